@@ -88,4 +88,4 @@ class Embedders(Protocol):
         """
 
     async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> VectorArray:
-        """`get`, `read` and `forward` in one."""
+        """`get`, `read` and `forward` in one. ModelUnavailable where the model was forgotten meanwhile."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from service.core import metrics
 from service.core.collections import EXTERNAL, EmbedderSpec
-from service.core.errors import Invalid
+from service.core.errors import Invalid, ModelUnavailable
 from service.core.ids import Role, Vectors
 from service.core.portions import portions
 from service.core.ports.embedder import Encoder, ModelInput
@@ -139,7 +139,10 @@ class ModelRegistry:
 
     async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
         encoder = await self.get(spec)
-        return await self.forward(encoder, await self.read(encoder, texts, role), role)
+        vectors = await self.forward(encoder, await self.read(encoder, texts, role), role)
+        if self._alive.get(self.resolve(spec)) is not encoder:
+            raise ModelUnavailable("The model was replaced while it encoded; try again.", retry_after=1.0)
+        return vectors
 
     def _scheduler_of(self, encoder: Encoder) -> PassScheduler:
         return self._remote_scheduler if isinstance(encoder, RemoteEncoder) else self.scheduler

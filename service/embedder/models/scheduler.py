@@ -1,14 +1,15 @@
 """Forward passes of all models of a process, in turns, so that no caller silences another one.
 
 One pass computes for about `PASS_SECONDS`, so nobody waits longer for a pass of somebody else that has begun. Work of
-one pass comes before work of several. In either class clients take turns, and so do the requests of one client: next is
-who waits longest since the last turn or, before the first one, since arrival (round robin). While work of one pass
-keeps coming, work of several gets a turn every `AGING_SECONDS`, so that none starves.
+one pass comes before work of several and, where two passes may run at once, does not even wait for one of them. In
+either class clients take turns, and so do the requests of one client: next is who waits longest since the last turn or,
+before the first one, since arrival (round robin). While work of one pass keeps coming, work of several gets a turn
+every `AGING_SECONDS`, so that none starves.
 """
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -111,9 +112,10 @@ class _Turns:
 class PassScheduler:
     """Gives callers their turns. Use it from one event loop and `close` it at the end.
 
-    `streams`: passes at once, each in a thread, of which neither class takes the last one.
-    `window_seconds`: while several callers are active, a pass waits so long for more to share it; a lone caller is
-    served without delay. `most_waiting`: texts that all clients together may have waiting, in equal shares.
+    `streams`: passes at once, each in a thread, of which neither class takes the last one. `pass_seconds`: how long a
+    pass may take; None: as long as its tokens fit the device. `most_waiting`: texts that all clients together may have
+    waiting, in equal shares. `window_seconds`: while several callers are active, a pass waits so long for more to share
+    it; a lone caller is served without delay.
     """
 
     def __init__(
@@ -127,7 +129,8 @@ class PassScheduler:
         self._streams, self._pass_seconds = streams, pass_seconds
         self._most_waiting, self._window = most_waiting, window_seconds
         self._short, self._long = _Turns(), _Turns()
-        self._short_running = self._long_running = 0
+        self._running = Counter[bool]()
+        """Passes of short work (True) and of long work."""
         self._long_turn = 0.0
         self._waiting: dict[str, int] = {}
         self._texts_per_second = 100.0
@@ -210,13 +213,11 @@ class PassScheduler:
                 works = self._next()
                 if not works:
                     return
-                short = works[0].short
-                self._short_running, self._long_running = self._short_running + short, self._long_running + (not short)
+                self._running[works[0].short] += 1
                 try:
                     await self._pass(works)
                 finally:
-                    self._short_running -= short
-                    self._long_running -= not short
+                    self._running[works[0].short] -= 1
         finally:
             self._runners.discard(runner)  # at once, so that what comes next finds no runner that is about to end
 
@@ -228,10 +229,10 @@ class PassScheduler:
         due = not self._short or time.monotonic() - self._long_turn > AGING_SECONDS
         most = max(1, self._streams - 1)
         works: list[_Work] = []
-        if self._long and due and self._long_running < most:
+        if self._long and due and self._running[False] < most:
             works = self._long.in_order()[:1]
             self._long_turn = time.monotonic()
-        elif self._short_running < most:
+        elif self._running[True] < most:
             works = self._fitting(self._short.in_order())
             self._sharing = len(works) > 1
         for work in works:
