@@ -146,6 +146,15 @@ CREATE TABLE public.judgments (
     uploaded_at timestamp with time zone NOT NULL
 );
 
+CREATE TABLE public.lexical_indexes (
+    collection_id bigint NOT NULL,
+    generation text NOT NULL COLLATE pg_catalog."C",
+    mark uuid NOT NULL,
+    former_mark uuid,
+    tables text NOT NULL,
+    marked_at timestamp with time zone NOT NULL
+);
+
 CREATE TABLE public.processes (
     id uuid NOT NULL,
     host text NOT NULL,
@@ -219,6 +228,9 @@ ALTER TABLE ONLY public.jobs
 
 ALTER TABLE ONLY public.judgments
     ADD CONSTRAINT judgments_pkey PRIMARY KEY (collection_id);
+
+ALTER TABLE ONLY public.lexical_indexes
+    ADD CONSTRAINT lexical_indexes_pkey PRIMARY KEY (collection_id, generation);
 
 ALTER TABLE ONLY public.processes
     ADD CONSTRAINT processes_pkey PRIMARY KEY (id);

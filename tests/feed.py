@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
-from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, Position, Snapshot
+from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark, Position, Snapshot
 from service.core.collections import Collection, CollectionSettings
 from service.core.documents import StoredDocument
 from service.core.ids import CollectionId, CollectionName, DocumentId, VersionNumber
@@ -74,7 +74,13 @@ class FileFeed:
         raise AssertionError("no transaction is ever open here")
 
     async def after(
-        self, collection_id: CollectionId, position: Position, limit: int, now: datetime, seen: Snapshot = NOTHING_SEEN
+        self,
+        collection_id: CollectionId,
+        position: Position,
+        limit: int,
+        now: datetime,
+        seen: Snapshot = NOTHING_SEEN,
+        mark: IndexMark | None = None,
     ) -> ChangePage:
         if Position() < position < Position(xid=self.rebuild_before):
             return ChangePage(changes=(), lag_seconds=1.0, rebuild=True)
@@ -84,6 +90,9 @@ class FileFeed:
         )
         waiting = [change for change in changes if change.position > position]
         return ChangePage(changes=tuple(waiting[:limit]), lag_seconds=float(bool(waiting)))
+
+    async def mark(self, collection_id: CollectionId, mark: IndexMark, now: datetime) -> str | None:
+        return "known"
 
     def _latest(self, collection_id: int) -> dict[str, tuple[int, Line]]:
         return {line["id"]: (number, line) for number, line in self._lines() if line["collection"] == collection_id}

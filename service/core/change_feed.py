@@ -33,6 +33,18 @@ NOTHING_SEEN = Snapshot()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class IndexMark:
+    """Ties an index to the database that it was read from: `token` was written there after all that the index contains.
+
+    A database that lost any of it, because an older state was restored or a replica took over, lost the token as well.
+    `generation`: of the index. No token: nothing was read yet.
+    """
+
+    generation: str
+    token: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
     """The current state of a document that changed; `document` is None where it was deleted."""
 
@@ -45,8 +57,8 @@ class Change:
 class ChangePage:
     """Consecutive changes. `lag_seconds`: the age of the oldest change that was not read (0: caught up).
 
-    `rebuild` is True where the position is older than what the feed still contains: start again from zero.
-    `cut`: more follow, left out of this page because together they are too large.
+    `rebuild` is True where the position is older than what the feed still contains, or was reached in another state of
+    the database: start again from zero. `cut`: more follow, left out of this page because together they are too large.
     `ahead`: further changes are committed, and come after a transaction that still runs (`ChangeFeed.ahead`).
     """
 

@@ -1,10 +1,11 @@
 """The contract of the port `ChangeFeed`, for the fake and for PostgreSQL; late commits, purges and restores."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from service.core.change_feed import NOTHING_SEEN, Change, Position
+from service.core.change_feed import NOTHING_SEEN, Change, IndexMark, Position
 from service.core.errors import CollectionNotFound
 from service.core.ids import CollectionId, DocumentId
 from service.store.postgres import change_feed as feed_of_store
@@ -306,3 +307,24 @@ async def test_nothing_is_repaired_where_nothing_was_restored(postgres: World) -
     before = await follow(postgres)
     assert await repair_after_restore(postgres.pool) == 0
     assert await follow(postgres) == before
+
+
+async def test_an_index_is_known_by_its_last_token_or_the_one_before(world: World) -> None:
+    """A crash may come between the token and its being kept. Any older token: the database was restored meanwhile."""
+
+    async def rebuild(mark: IndexMark) -> bool:
+        return (await world.changes.after(world.collection.id, START, 10, NOW, mark=mark)).rebuild
+
+    mark = IndexMark(generation="g")
+    assert not await rebuild(mark)
+    marks = []
+    for _ in range(3):
+        token = await world.changes.mark(world.collection.id, mark, NOW)
+        assert token is not None
+        mark = replace(mark, token=token)
+        marks.append(mark)
+    assert [await rebuild(one) for one in marks] == [True, False, False]
+    assert await rebuild(replace(mark, generation="another"))
+    assert await world.changes.mark(world.collection.id, marks[0], NOW) is None
+    assert await world.changes.mark(world.collection.id, replace(mark, generation="another"), NOW) is None
+    assert await world.changes.mark(world.collection.id, marks[1], NOW) not in {None, mark.token}

@@ -4,10 +4,11 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 import numpy as np
 
-from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, Position, Snapshot
+from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark, Position, Snapshot
 from service.core.documents import Accepted, Document, StoredDocument
 from service.core.errors import CollectionNotFound, VersionNotFound
 from service.core.filters import Filter, matches
@@ -183,7 +184,13 @@ class FakeChanges:
         raise AssertionError("no transaction is ever open here")
 
     async def after(
-        self, collection_id: CollectionId, position: Position, limit: int, now: datetime, seen: Snapshot = NOTHING_SEEN
+        self,
+        collection_id: CollectionId,
+        position: Position,
+        limit: int,
+        now: datetime,
+        seen: Snapshot = NOTHING_SEEN,
+        mark: IndexMark | None = None,
     ) -> ChangePage:
         if collection_id not in self._store.collections.rows:
             raise CollectionNotFound
@@ -194,7 +201,10 @@ class FakeChanges:
         )
         waiting = [(at, changed_at) for at, changed_at in feed if at > position]
         lag = max(0.0, (now - waiting[0][1]).total_seconds()) if waiting else 0.0
-        if position.xid and position.xid > max((xid for xid, _ in self._store.changes.values()), default=0):
+        unknown = mark is not None and bool(mark.token) and not self._knows(collection_id, mark)
+        if unknown or (
+            position.xid and position.xid > max((xid for xid, _ in self._store.changes.values()), default=0)
+        ):
             return ChangePage(changes=(), lag_seconds=lag, rebuild=True)
         changes = (
             Change(
@@ -205,6 +215,16 @@ class FakeChanges:
             for at, _ in waiting[:limit]
         )
         return ChangePage(changes=tuple(changes), lag_seconds=lag)
+
+    async def mark(self, collection_id: CollectionId, mark: IndexMark, now: datetime) -> str | None:
+        if mark.token and not self._knows(collection_id, mark):
+            return None
+        token = uuid4().hex
+        self._store.index_marks[collection_id, mark.generation] = (token, mark.token)
+        return token
+
+    def _knows(self, collection_id: CollectionId, mark: IndexMark) -> bool:
+        return mark.token in self._store.index_marks.get((collection_id, mark.generation), ())
 
     async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
         known = ((id_, self._store.changes.get((collection_id, id_))) for id_ in ids)

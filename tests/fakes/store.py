@@ -60,6 +60,7 @@ class FakeStore:
         self.jobs: dict[tuple[CollectionId, DocumentId, VersionNumber], Waiting] = {}
         self.vectors: dict[tuple[CollectionId, VersionNumber], dict[tuple[DocumentId, int], StoredChunk]] = {}
         self.changes: dict[tuple[CollectionId, DocumentId], tuple[int, datetime]] = {}
+        self.index_marks: dict[tuple[CollectionId, str], tuple[str, str]] = {}
         self._transactions = itertools.count(1)
 
     def begin(self, collection_id: CollectionId) -> int:

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, Position, Snapshot
+from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark, Position, Snapshot
 from service.core.ids import CollectionId, DocumentId
 
 
@@ -10,14 +10,23 @@ class ChangeFeed(Protocol):
     """The changes of a collection: each document once, at its latest one. Late commits are never skipped."""
 
     async def after(
-        self, collection_id: CollectionId, position: Position, limit: int, now: datetime, seen: Snapshot = NOTHING_SEEN
+        self,
+        collection_id: CollectionId,
+        position: Position,
+        limit: int,
+        now: datetime,
+        seen: Snapshot = NOTHING_SEEN,
+        mark: IndexMark | None = None,
     ) -> ChangePage:
         """The next changes, at most `limit`; continue with the position of the last one. CollectionNotFound.
 
         Of large documents a page has fewer (`ChangePage.cut`).
         A change is among them once all older transactions of the server have ended, whatever they do. `seen`: of the
-        changes that were read ahead, for the lag.
+        changes that were read ahead, for the lag. `mark`: of the index that holds all this.
         """
+
+    async def mark(self, collection_id: CollectionId, mark: IndexMark, now: datetime) -> str | None:
+        """The next token of this index, to be kept with what was read before; None where it has to be rebuilt."""
 
     async def ahead(
         self, collection_id: CollectionId, seen: Snapshot, position: Position, limit: int

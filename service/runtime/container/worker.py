@@ -29,6 +29,7 @@ async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
         async def keep_house() -> None:
             await collections.refresh()
             await maintenance.purge_tombstones(store.pool, utc_now() - TOMBSTONE_AGE)
+            await maintenance.forget_marks(store.pool, utc_now())
 
         worker = Worker(
             queue=store.queue,

@@ -18,11 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, Position, Snapshot
+from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark, Position, Snapshot
 from service.core.collections import Collection
 from service.core.errors import NotFound, Unavailable
 from service.core.ids import CollectionId
-from service.core.metrics import LEXICAL_LAG
+from service.core.metrics import LEXICAL_LAG, LEXICAL_REBUILDS
 from service.store.disk_space import has_room
 from service.store.file_lock import FileLock
 from service.store.lexical.analyzer import analyzer_for
@@ -71,8 +71,16 @@ class Feed(Protocol):
     """What the follower needs of `ports.ChangeFeed`."""
 
     async def after(
-        self, collection_id: CollectionId, position: Position, limit: int, now: datetime, seen: Snapshot = NOTHING_SEEN
+        self,
+        collection_id: CollectionId,
+        position: Position,
+        limit: int,
+        now: datetime,
+        seen: Snapshot = NOTHING_SEEN,
+        mark: IndexMark | None = None,
     ) -> ChangePage: ...
+
+    async def mark(self, collection_id: CollectionId, mark: IndexMark, now: datetime) -> str | None: ...
 
     async def ahead(
         self, collection_id: CollectionId, seen: Snapshot, position: Position, limit: int
@@ -199,12 +207,10 @@ class Follower:
         """As the leader: read a page, apply it, and commit where it is time. Returns the pause in seconds."""
         collection = followed.collection
         indexer = await self._in_thread(self._indexer, followed)
-        page = await self._changes.after(collection.id, indexer.position, PAGE, self._now(), indexer.seen)
+        mark = indexer.progress.mark
+        page = await self._changes.after(collection.id, indexer.position, PAGE, self._now(), indexer.seen, mark)
         if page.rebuild:
-            logger.warning("the lexical index of %s is built anew: the feed no longer knows its place", collection.name)
-            await self._in_thread(indexer.wipe)
-            await self._lexicon.refresh(collection)
-            return 0.0
+            return await self._rebuild(collection, indexer)
         now = time.monotonic()
         caught_up = len(page.changes) < PAGE and not page.cut
         lag, ahead = page.lag_seconds, tuple[Change, ...]()
@@ -221,11 +227,25 @@ class Follower:
             await self._in_thread(indexer.release_writer)
         waited = now - followed.committed_at >= _COMMIT_SECONDS
         if indexer.needs_commit and (caught_up or waited or indexer.pending >= _COMMIT_CHANGES):
-            await self._in_thread(lambda: indexer.commit(caught_up=caught_up))
+            token = await self._changes.mark(collection.id, mark, self._now())
+            if token is None:
+                return await self._rebuild(collection, indexer)
+            await self._in_thread(lambda: indexer.commit(caught_up=caught_up, token=token))
             followed.committed_at = time.monotonic()
         await self._lexicon.refresh(collection)
         self._lexicon.record_lag(collection, lag)
         return self._pause(collection, idle=not (page.changes or ahead)) if caught_up else 0.0
+
+    async def _rebuild(self, collection: Collection, indexer: Indexer) -> float:
+        """Begin again from zero; it is searched again when it is complete."""
+        logger.warning(
+            "the lexical index of %s is built anew: the database was restored, or no longer has what follows its place",
+            collection.name,
+        )
+        LEXICAL_REBUILDS.labels("restored").inc()
+        await self._in_thread(indexer.wipe)
+        await self._lexicon.refresh(collection)
+        return 0.0
 
     async def _watch(self, followed: _FollowedCollection) -> float:
         """As a reader: show what the leader committed, and now and then ask the feed for the lag of this process."""
@@ -233,8 +253,11 @@ class Follower:
         await self._lexicon.refresh(collection)
         if time.monotonic() - followed.checked_at >= max(_LIST_SECONDS, self._idle_seconds()):
             progress = self._lexicon.visible_progress(collection)
-            page = await self._changes.after(collection.id, progress.position, 1, self._now(), progress.seen)
+            mark = progress.mark
+            page = await self._changes.after(collection.id, progress.position, 1, self._now(), progress.seen, mark)
             followed.checked_at = time.monotonic()
+            if page.rebuild:
+                self._lexicon.refuse(collection)
             self._lexicon.record_lag(collection, page.lag_seconds)
         return self._pause(collection, idle=False)
 

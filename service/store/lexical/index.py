@@ -22,7 +22,7 @@ from typing import TypeVar
 
 import tantivy
 
-from service.core.change_feed import NOTHING_SEEN, Position, Snapshot
+from service.core.change_feed import NOTHING_SEEN, IndexMark, Position, Snapshot
 from service.core.documents import StoredDocument
 from service.core.errors import LexiconUnavailable
 from service.core.ids import DocumentId
@@ -61,7 +61,7 @@ class IndexProgress:
 
     `generation` identifies one life of the directory: a reader that finds another one must open it anew.
     `seen`: all changes of these transactions are in it, too, although some lie after the position.
-    `opstamp`: the number of Tantivy's commit that holds all this.
+    `opstamp`: the number of Tantivy's commit that holds all this. `token`: see `IndexMark`.
     """
 
     generation: str
@@ -69,6 +69,11 @@ class IndexProgress:
     complete: bool = False
     seen: Snapshot = NOTHING_SEEN
     opstamp: int = 0
+    token: str = ""
+
+    @property
+    def mark(self) -> IndexMark:
+        return IndexMark(generation=self.generation, token=self.token)
 
     def includes(self, position: Position) -> bool:
         return self.position >= position or self.seen.includes(position.xid)
@@ -120,8 +125,14 @@ def read_progress(path: Path) -> IndexProgress | None:
         raw = json.loads((path / _POSITION_FILE).read_bytes())
         position = Position(**raw["position"])
         seen = Snapshot(xmax=raw["seen"]["xmax"], running=tuple(raw["seen"]["running"]))
-        generation, complete, opstamp = str(raw["generation"]), raw["complete"] is True, int(raw["opstamp"])
-        return IndexProgress(generation=generation, position=position, complete=complete, seen=seen, opstamp=opstamp)
+        return IndexProgress(
+            generation=str(raw["generation"]),
+            position=position,
+            complete=raw["complete"] is True,
+            seen=seen,
+            opstamp=int(raw["opstamp"]),
+            token=str(raw["token"]),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -158,6 +169,8 @@ class LexicalIndex:
         self.damaged = False
         """Its files were found to be damaged; while none is too short, it answers until the new index is complete."""
         self._replaced = False
+        self.foreign = False
+        """The database does not know it: it was restored, or belongs to another installation with the same id."""
         self._generation = ""
         self.refresh()
 
@@ -189,7 +202,7 @@ class LexicalIndex:
                 self._check_files()
                 if another:
                     self._index = configure(tantivy.Index.open(str(self.path)))
-                    self.damaged = self._replaced = False
+                    self.damaged = self._replaced = self.foreign = False
                 self._index.reload()
                 # One assignment, so that no search pairs the searcher of one state with the progress of another. The
                 # searcher may be ahead of the position; were it behind (a wipe), the position would have changed too.
@@ -258,6 +271,8 @@ class LexicalIndex:
         searcher, progress = self._view
         if not progress.complete:
             raise LexiconUnavailable("The lexical index is being built.")
+        if self.foreign:
+            raise LexiconUnavailable("The lexical index belongs to another state of the database.")
         if self._unreadable:
             raise LexiconUnavailable(self._unreadable)
         with self._damage_detected(progress.generation):

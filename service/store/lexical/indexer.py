@@ -100,14 +100,16 @@ class Indexer:
                 writer.add_document(self._entry(change.document))
         self.pending += len(changes)
 
-    def commit(self, *, caught_up: bool) -> None:
-        """Make visible what was applied, then store its position."""
+    def commit(self, *, caught_up: bool, token: str = "") -> None:
+        """Make visible what was applied, then store its position. `token`: made after all of it was read."""
         opstamp = self.progress.opstamp
         if self.pending:
             opstamp = self._open_writer().commit()
             self.pending = 0
         complete = self.progress.complete or caught_up
-        progress = replace(self.progress, position=self.position, complete=complete, seen=self.seen, opstamp=opstamp)
+        progress = replace(
+            self.progress, position=self.position, complete=complete, seen=self.seen, opstamp=opstamp, token=token
+        )
         if progress != self.progress:
             write_progress(self.path, progress)
             self.progress = progress

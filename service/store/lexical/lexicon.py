@@ -206,6 +206,11 @@ class TantivyLexicon:
         async with self._refreshed:
             self._refreshed.notify_all()
 
+    def refuse(self, collection: Collection) -> None:
+        """Search its index no more until it was built anew: the database does not know it."""
+        if (index := self._indexes.get(self.path(collection))) is not None:
+            index.foreign = True
+
     def record_lag(self, collection: Collection, lag_seconds: float) -> None:
         """The change feed was checked just now, with this result."""
         self._lags[self.path(collection)] = (collection.id, lag_seconds, time.monotonic())

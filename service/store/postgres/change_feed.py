@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, Position, Snapshot
+from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark, Position, Snapshot
 from service.core.errors import CollectionNotFound
 from service.core.ids import CollectionId, DocumentId
 from service.store.postgres.connection import sql_files
@@ -26,23 +26,32 @@ class PostgresChanges(Adapter):
     """Adapter of `ports.ChangeFeed`."""
 
     async def after(
-        self, collection_id: CollectionId, position: Position, limit: int, now: datetime, seen: Snapshot = NOTHING_SEEN
+        self,
+        collection_id: CollectionId,
+        position: Position,
+        limit: int,
+        now: datetime,
+        seen: Snapshot = NOTHING_SEEN,
+        mark: IndexMark | None = None,
     ) -> ChangePage:
         """The lag is the age of the first change after the position, in the order of the feed.
 
-        A position is unusable where it lies at or before tombstones that were purged since it was reached, or beyond
-        every transaction of this server (which was restored from a backup).
+        A position is unusable where it lies at or before tombstones that were purged since it was reached. And where
+        the database was restored since: it does not know the mark, or the position lies beyond all changes, of which
+        the latest always stays, or beyond every transaction of this server.
         """
-        values = _parameters(collection_id, position, seen, limit)
+        values = _parameters(collection_id, position, seen, limit) | _mark_parameters(mark or IndexMark(generation=""))
         rows = await self._pool.fetch_all(SQL.after, values, prepare=False)
         if not rows:
             raise CollectionNotFound()
-        purged, next_xid, ahead, waiting_since = rows[0][:4]
+        purged, next_xid, latest, ahead, known, waiting_since = rows[0][:6]
         lag_seconds = 0.0 if waiting_since is None else max(0.0, (now - waiting_since).total_seconds())
         missed = position.xid <= purged and position.purged != purged
-        if (position.xid > 0 and (missed or position.xid >= next_xid)) or seen.xmax > next_xid:
+        beyond = position.xid >= next_xid or position.xid > (latest or 0)
+        unknown = mark is not None and not known and (position.xid > 0 or mark.token)
+        if (position.xid > 0 and (missed or beyond)) or seen.xmax > next_xid or unknown:
             return ChangePage(changes=(), lag_seconds=lag_seconds, rebuild=True)
-        changes = tuple(_change(row[4:-1], purged) for row in rows if row[4] is not None)
+        changes = tuple(_change(row[6:-1], purged) for row in rows if row[6] is not None)
         cut = len(changes) < (rows[0][-1] or 0)
         return ChangePage(changes=changes, lag_seconds=lag_seconds, ahead=bool(ahead), cut=cut)
 
@@ -55,6 +64,11 @@ class PostgresChanges(Adapter):
         snapshot = Snapshot(xmax=int(xmax), running=tuple(map(int, running.split(","))) if running else ())
         changes = tuple(_change(row[1:-1], position.purged) for row in rows if row[1] is not None)
         return changes, snapshot, len(changes) < (rows[0][-1] or 0)
+
+    async def mark(self, collection_id: CollectionId, mark: IndexMark, now: datetime) -> str | None:
+        values = {"collection_id": collection_id, "now": now, **_mark_parameters(mark)}
+        row = await self._pool.fetch_one(SQL.mark, values)
+        return None if row is None else str(row[0])
 
     async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
         row = await self._pool.fetch_one(SQL.position_of, {"collection_id": collection_id, "ids": list(ids)})
@@ -71,6 +85,10 @@ def _parameters(collection_id: CollectionId, position: Position, seen: Snapshot,
         "limit": limit,
         "bytes": PAGE_BYTES,
     }
+
+
+def _mark_parameters(mark: IndexMark) -> dict[str, Any]:
+    return {"generation": mark.generation, "token": mark.token or None}
 
 
 def _change(row: Sequence[Any], purged: int) -> Change:

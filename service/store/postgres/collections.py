@@ -121,6 +121,7 @@ class PostgresCollections(Adapter):
             await connection.execute(SQL.delete_documents, key)
             await indexed_fields.remove(connection, collection_id)
             await connection.execute(SQL.delete_changes, key)
+            await connection.execute(SQL.delete_index_marks, key)
             await connection.execute(SQL.delete_jobs, key)
             tables = [vector_tables.vector_table(collection_id, number).table for number in numbers]
             await collection_lock.cancel_builds(connection, tables)

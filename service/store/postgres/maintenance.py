@@ -1,6 +1,6 @@
 """Long-term maintenance: purging old tombstones, and repairing the change feed after a restore."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Pool, retrying
@@ -8,6 +8,8 @@ from service.store.postgres.connection.pool import Pool, retrying
 SQL = sql_files.load("maintenance")
 
 PURGE_BATCH = 10_000
+MARKED = timedelta(days=90)
+"""An index that is not written for so long, and comes back, is rebuilt."""
 
 
 async def purge_tombstones(pool: Pool, older_than: datetime) -> int:
@@ -23,6 +25,11 @@ async def purge_tombstones(pool: Pool, older_than: datetime) -> int:
         purged += int(batch)
         if batch < PURGE_BATCH:
             return purged
+
+
+async def forget_marks(pool: Pool, now: datetime) -> int:
+    """Forget the marks of lexical indexes that are gone with their machines; returns how many."""
+    return await pool.execute(SQL.forget_marks, {"before": now - MARKED})
 
 
 async def repair_after_restore(pool: Pool) -> int:

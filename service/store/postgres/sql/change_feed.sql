@@ -11,11 +11,17 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET xid = excluded.xid, chang
 -- beside the state of the feed (always a row). `found`: how many there are without the limit of bytes.
 SELECT state.purged_xid::text::bigint AS purged,
        pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS next_xid,
+       latest.xid::text::bigint AS latest_xid,
        latest.xid >= pg_snapshot_xmin(pg_current_snapshot()) AS ahead,
+       index.generation IS NOT NULL AS known,
        waiting.changed_at AS waiting_since,
        page.xid::text::bigint, page.document_id, page.present, page.title, page.text, page.metadata, page.revision,
        page.content_revision, page.created_at, page.updated_at, page.found
 FROM collections AS state
+LEFT JOIN lexical_indexes AS index
+    ON index.collection_id = state.id AND index.generation = %(generation)s
+    AND %(token)s::uuid IN (index.mark, index.former_mark)
+    AND index.tables = concat_ws(' ', pg_relation_filenode('changes'), pg_relation_filenode('documents'))
 LEFT JOIN LATERAL (
     -- The oldest change not yet read, whether it may be followed already or not.
     SELECT c.changed_at
@@ -90,6 +96,21 @@ LEFT JOIN LATERAL (
     WHERE r.total <= %(bytes)s OR r.total = r.size
 ) AS page ON true
 ORDER BY page.xid, page.document_id
+
+-- name: mark
+-- Another token for an index that this database knows by its last one, or the one before: a crash may come before the
+-- new one is kept. The first where it has none. No row where it is of another state of the database.
+INSERT INTO lexical_indexes AS known (collection_id, generation, mark, tables, marked_at)
+SELECT c.id, %(generation)s, gen_random_uuid(),
+       concat_ws(' ', pg_relation_filenode('changes'), pg_relation_filenode('documents')), %(now)s::timestamptz
+FROM collections AS c
+WHERE c.id = %(collection_id)s AND (%(token)s::uuid IS NULL OR EXISTS (
+    SELECT FROM lexical_indexes AS i WHERE i.collection_id = c.id AND i.generation = %(generation)s
+))
+ON CONFLICT (collection_id, generation) DO UPDATE
+    SET former_mark = %(token)s::uuid, mark = excluded.mark, marked_at = excluded.marked_at
+    WHERE %(token)s::uuid IN (known.mark, known.former_mark) AND known.tables = excluded.tables
+RETURNING mark
 
 -- name: position_of
 -- The latest change of the named documents. Materialised, lest the feed be walked from its end until one turns up.

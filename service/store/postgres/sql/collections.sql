@@ -41,6 +41,10 @@ DELETE FROM documents WHERE collection_id = %(id)s
 -- The whole feed of a collection.
 DELETE FROM changes WHERE collection_id = %(id)s
 
+-- name: delete_index_marks
+-- Those of its lexical indexes.
+DELETE FROM lexical_indexes WHERE collection_id = %(id)s
+
 -- name: delete_jobs
 -- Whatever waits, is leased or was set aside.
 DELETE FROM jobs WHERE collection_id = %(id)s

@@ -33,6 +33,10 @@ WITH latest AS MATERIALIZED (
 )
 SELECT count(*) FROM gone
 
+-- name: forget_marks
+-- Those of lexical indexes that nobody has written for long.
+DELETE FROM lexical_indexes WHERE marked_at < %(before)s
+
 -- name: repair_changes
 -- Moves changes from the future (their ids were given out by another server) to the present.
 UPDATE changes
