@@ -54,6 +54,10 @@ QUEUE_OLDEST = Gauge("azimuth_queue_oldest_seconds", "Age of the oldest waiting 
 LEXICAL_LAG = Gauge(
     "azimuth_lexical_lag_seconds", "Age of the oldest committed change that lexical search cannot see.", _COLLECTION
 )
+DATABASE_RESTORED = Counter(
+    "azimuth_database_restored_total",
+    "How often this process found another state of its database (a restore, another server) and read it anew.",
+)
 LEXICAL_REBUILDS = Counter(
     "azimuth_lexical_rebuilds_total",
     "Lexical indexes that were begun: new ones, damaged ones, and after the database was restored.",

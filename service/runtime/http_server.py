@@ -8,8 +8,10 @@ import ssl
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Protocol
 
-from fastapi import FastAPI
+from starlette.datastructures import State
+from starlette.types import Receive, Scope, Send
 
 from service.core.errors import Misconfigured
 from service.core.periodic import in_background, repeat_every
@@ -27,8 +29,17 @@ ALL_ADDRESSES = ("0.0.0.0/0", "::/0")
 """No page can rebind an address: health checks and scrapers use the address of a container."""
 
 
+class Application(Protocol):
+    """FastAPI's, or one that passes requests on to one."""
+
+    @property
+    def state(self) -> State: ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
 async def serve_http(
-    app: FastAPI,
+    app: Application,
     settings: Settings,
     port: int,
     stop: asyncio.Event,

@@ -121,7 +121,7 @@ async def _call(on_started: OnStarted, stop: asyncio.Event) -> None:
 
 def serve(settings: Settings, *, supervised: bool) -> None:
     """Run the API in this process until it is told to stop."""
-    from service.runtime.container.api import open_api
+    from service.runtime.container.renewal import open_renewed_api
 
     require_key_or_loopback(settings)
     require_usable(settings, settings.port)
@@ -130,9 +130,12 @@ def serve(settings: Settings, *, supervised: bool) -> None:
         sys.setswitchinterval(SWITCH_SECONDS)
         async with (
             _process(settings, supervised=supervised, migrated=supervised) as (stop, url, _),
-            open_api(settings, url) as app,
+            open_renewed_api(settings, url) as app,
         ):
-            stop_waiting = app.state.service.ingest.stop_waiting
+
+            def stop_waiting() -> None:
+                app.state.service.ingest.stop_waiting()
+
             await serve_http(
                 app, settings, settings.port, stop, drain_seconds=settings.drain_seconds, on_exit=stop_waiting
             )

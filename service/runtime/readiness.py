@@ -38,10 +38,11 @@ class Readiness:
     lexicon_built: Callable[[Collection], bool]
     check_seconds: float
     """Between two verifications of a model."""
+    lexicons_were_built: bool = False
+    """Once all were built, a rebuild only degrades searches of its collection."""
     _models_missing: list[str] = field(default_factory=lambda: ["models: loading"], init=False)
     _due: dict[Key, float] = field(default_factory=dict, init=False)
     _errors: dict[Key, str] = field(default_factory=dict, init=False)
-    _lexicons_were_built: bool = field(default=False, init=False)
     _started: datetime = field(default_factory=utc_now, init=False)
     _process_id: str = field(default_factory=lambda: str(uuid.uuid4()), init=False)
 
@@ -100,6 +101,5 @@ class Readiness:
             ]
         except AzimuthError as error:
             return [*missing, f"database: {error.detail}"]
-        # Once all were built, a rebuild (after a change of the language) only degrades searches of its collection.
-        self._lexicons_were_built = self._lexicons_were_built or not unbuilt
-        return missing if self._lexicons_were_built else [*missing, *unbuilt]
+        self.lexicons_were_built = self.lexicons_were_built or not unbuilt
+        return missing if self.lexicons_were_built else [*missing, *unbuilt]

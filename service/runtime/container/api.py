@@ -4,7 +4,9 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from uuid import UUID
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -17,6 +19,7 @@ from service.core.periodic import in_background, keep_running, repeat_every, utc
 from service.diagnostics.service import DiagnosticsService
 from service.drift.monitor import INTERVAL_SECONDS, DriftMonitor
 from service.drift.query_window import QueryWindows
+from service.embedder.models.registry import ModelRegistry
 from service.embedder.reranker.reranker import CrossEncoderReranker
 from service.evaluation.evaluator import Evaluator
 from service.ingest.service import IngestService
@@ -54,20 +57,20 @@ PROBE_SECONDS = 30.0
 """Longest statement of a recall probe: an exact scan of some ten million chunks."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loaded:
+    """What an API process keeps when it reads its database anew: models, and indexes, which know what they contain."""
+
+    models: ModelRegistry
+    reranker: CrossEncoderReranker | None
+    lexicons: dict[UUID, TantivyLexicon] = field(default_factory=dict)
+
+
 @asynccontextmanager
-async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
-    """The application. It serves while its models still load; /readyz tells when they are there."""
+async def open_loaded(settings: Settings) -> AsyncIterator[Loaded]:
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(components.open_store(settings, url, "api"))
-        await maintenance.repair_after_restore(store.pool)
-        collections, versions, documents, vectors = store.collections, store.versions, store.documents, store.vectors
-        queue, recalls, test_sets = store.queue, store.recalls, store.test_sets
         models = components.model_registry(settings)
         stack.push_async_callback(models.close)
-        verifier = components.model_verifier(store, models)
-        lexicon = TantivyLexicon(settings.data_dir / "lexical", await server_checks.installation(store.pool))
-        stack.push_async_callback(lexicon.close)
-        follower = Follower(lexicon, collections, store.changes)
         reranker = None
         if settings.reranker != NO_RERANKER:
             reranker = CrossEncoderReranker(
@@ -77,6 +80,34 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
                 precision=settings.precision,
                 threads=settings.threads,
             )
+        loaded = Loaded(models=models, reranker=reranker)
+        try:
+            yield loaded
+        finally:
+            for lexicon in loaded.lexicons.values():
+                await lexicon.close()
+
+
+@asynccontextmanager
+async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -> AsyncIterator[FastAPI]:
+    """The application. It serves while its models still load; /readyz tells when they are there.
+
+    `app.state.pool`: its connections to the database.
+    """
+    async with AsyncExitStack() as stack:
+        if loaded is None:
+            loaded = await stack.enter_async_context(open_loaded(settings))
+        models, reranker = loaded.models, loaded.reranker
+        store = await stack.enter_async_context(components.open_store(settings, url, "api"))
+        await maintenance.repair_after_restore(store.pool)
+        collections, versions, documents, vectors = store.collections, store.versions, store.documents, store.vectors
+        queue, recalls, test_sets = store.queue, store.recalls, store.test_sets
+        verifier = components.model_verifier(store, models)
+        installation = await server_checks.installation(store.pool)
+        known_lexicon = loaded.lexicons.get(installation)
+        lexicon = known_lexicon or TantivyLexicon(settings.data_dir / "lexical", installation)
+        loaded.lexicons[installation] = lexicon
+        follower = Follower(lexicon, collections, store.changes)
         limits = RequestLimits(
             body_bytes=settings.max_body_bytes,
             line_bytes=settings.max_line_bytes,
@@ -131,6 +162,7 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             embedders=models,
             verifier=verifier,
             lexicon_built=lexicon.is_searchable,
+            lexicons_were_built=known_lexicon is not None,
             check_seconds=settings.check_seconds,
         )
         diagnostics = DiagnosticsService(
@@ -229,6 +261,7 @@ async def open_api(settings: Settings, url: str) -> AsyncIterator[FastAPI]:
             around=tracing_middleware(settings, stack),
         )
         app.openapi()  # takes long, and is kept
+        app.state.pool = store.pool
         yield app
 
 

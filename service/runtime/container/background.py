@@ -1,6 +1,7 @@
 """Background work that several processes share, or that waits for another part of the process."""
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from contextlib import suppress
 from functools import partial
@@ -8,6 +9,7 @@ from typing import Any
 
 from service.core.collections import EmbedderSpec
 from service.core.errors import AzimuthError
+from service.core.metrics import DATABASE_RESTORED
 from service.core.periodic import repeat_every, utc_now
 from service.core.ports.collections import Collections
 from service.embedder.reranker.reranker import CrossEncoderReranker
@@ -15,6 +17,16 @@ from service.runtime.readiness import Readiness
 from service.spaces.model_verification import ModelVerifier
 from service.store.postgres.filters.indexed_fields import IndexedFields
 from service.versions.state_machine import BUILD_STATES, VersionStateMachine
+
+log = logging.getLogger(__name__)
+
+RESTORE_SECONDS = 1.0
+"""Between two looks whether the database was restored."""
+
+
+def report_restore() -> None:
+    log.warning("another state of the database was restored, or a replica took over: everything is read anew")
+    DATABASE_RESTORED.inc()
 
 
 def version_tasks(machine: VersionStateMachine, fields: IndexedFields) -> list[Coroutine[Any, Any, None]]:

@@ -8,16 +8,33 @@ from service.core.periodic import in_background, repeat_every, utc_now
 from service.embedder.worker.settings import WorkerSettings
 from service.embedder.worker.worker import Worker
 from service.runtime.container import components
-from service.runtime.container.background import load_default_model, version_tasks
+from service.runtime.container.background import RESTORE_SECONDS, load_default_model, report_restore, version_tasks
 from service.runtime.db_gauges import KnownCollections
 from service.runtime.settings import Settings
 from service.store.postgres import maintenance
+from service.store.postgres.restores import RestoreWatch
+from service.store.postgres.schema import migrations
 
 TOMBSTONE_AGE = timedelta(days=1)
 
 
 async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
-    """One embedder process until `stop`."""
+    """One embedder process until `stop`. It begins anew, and forgets what it knew, when the database was restored."""
+    while not stop.is_set():
+        end = asyncio.Event()
+
+        async def end_on_stop(end: asyncio.Event = end) -> None:
+            await stop.wait()
+            end.set()
+
+        async with in_background(end_on_stop()):
+            await _work(settings, url, end)
+        if not stop.is_set():
+            await migrations.apply(url)
+
+
+async def _work(settings: Settings, url: str, end: asyncio.Event) -> None:
+    """Until `end`, which is set here when the database was restored."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(components.open_store(settings, url, "worker"))
         models = components.model_registry(settings)
@@ -30,6 +47,13 @@ async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
             await collections.refresh()
             await maintenance.purge_tombstones(store.pool, utc_now() - TOMBSTONE_AGE)
             await maintenance.forget_marks(store.pool, utc_now())
+
+        watch = RestoreWatch()
+
+        async def end_when_restored() -> None:
+            if not end.is_set() and await watch.restored(store.pool):
+                report_restore()
+                end.set()
 
         worker = Worker(
             queue=store.queue,
@@ -50,5 +74,6 @@ async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
         # Side by side: a swapped model must be noticed also while an index is built for minutes.
         verification = repeat_every("models", settings.check_seconds, verifier.reverify_all)
         loading = load_default_model(store.collections, verifier)
-        async with in_background(*version_tasks(machine, store.fields), verification, loading):
-            await worker.run(stop)
+        watching = repeat_every("database", RESTORE_SECONDS, end_when_restored)
+        async with in_background(*version_tasks(machine, store.fields), verification, loading, watching):
+            await worker.run(end)

@@ -27,11 +27,14 @@ from psycopg.errors import (
     ForeignKeyViolation,
     IdleInTransactionSessionTimeout,
     InterfaceError,
+    InternalError_,
+    InvalidColumnReference,
     LockNotAvailable,
     OperationalError,
     QueryCanceled,
     ReadOnlySqlTransaction,
     SerializationFailure,
+    UndefinedTable,
 )
 from psycopg.rows import TupleRow, class_row
 from psycopg.types import TypeInfo
@@ -284,6 +287,10 @@ def translated_errors() -> Iterator[None]:
         raise WritesRefused(f"The disk of the database is full: {_first_line(error)}") from error
     except PoolTimeout as error:
         raise DatabaseUnavailable("No database connection became free in time.") from error
+    except (UndefinedTable, InvalidColumnReference, InternalError_) as error:
+        if '"vectors_' in str(error):  # of a version that was retired meanwhile
+            raise
+        raise DatabaseUnavailable("The database lacks tables or indexes; a dump may just be restored.") from error
     except (OperationalError, InterfaceError, IdleInTransactionSessionTimeout, PoolClosed, TooManyRequests) as error:
         raise DatabaseUnavailable(f"The database does not answer: {_first_line(error)}") from error
 
