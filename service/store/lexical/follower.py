@@ -117,6 +117,7 @@ class Follower:
         self._now = now
         self._lock = FileLock(lexicon.directory / "follower.lock")
         self._followed: dict[Path, _FollowedCollection] = {}
+        self._interrupted = False
         self._listed_at = float("-inf")
         self._repaired_at: dict[CollectionId, float] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lexical-writer")
@@ -151,13 +152,16 @@ class Follower:
                 if followed.due <= time.monotonic() or followed.collection.id in waited_for:
                     await self._process(followed)
         except Unavailable as error:
-            logger.warning("the change feed cannot be read: %s", error)
-            return _LIST_SECONDS
+            if not self._interrupted:
+                logger.warning("the change feed cannot be read: %s", error)
+            self._interrupted = True
+            return _POLL_SECONDS  # soon: it may come back with older content, which the indexes do not know of yet
         except Exception:
             logger.exception("the lexical indexes cannot be followed")
             return _LIST_SECONDS
         finally:
             self._export_lag()
+        self._interrupted = False
         due = min((followed.due for followed in self._followed.values()), default=float("inf"))
         return min(max(due - time.monotonic(), 0.0), _POLL_SECONDS)
 
