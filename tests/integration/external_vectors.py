@@ -20,7 +20,7 @@ async def client_of(url: str, folder: Path, **settings: Any) -> AsyncIterator[ht
     async with (
         api.open_api(Settings(data_dir=folder, embedder="hashing:16", reranker="none", **settings), url) as app,
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t", timeout=60) as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost", timeout=60) as client,
     ):
         yield client
 

@@ -6,6 +6,7 @@ Open the pool after the migrations ran: a connection learns the types of pgvecto
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -72,6 +73,8 @@ _FILTERS_SHARE, _LARGE_FILTERS_SHARE = 2, 5
 _FILTER_WAIT_SECONDS = 2.0
 _LARGE_FILTER = 20
 """Lookups in each document beyond which a filter is large."""
+
+_LASTING_TABLES = re.compile(r'"(audit|changes|collections|documents|embedder_versions|installation|jobs|processes)"')
 
 _CONNECTION_DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -288,8 +291,8 @@ def translated_errors() -> Iterator[None]:
     except PoolTimeout as error:
         raise DatabaseUnavailable("No database connection became free in time.") from error
     except (UndefinedTable, InvalidColumnReference, InternalError_) as error:
-        if '"vectors_' in str(error):  # of a version that was retired meanwhile
-            raise
+        if isinstance(error, UndefinedTable) and not _LASTING_TABLES.search(str(error)):
+            raise  # of a version that was retired meanwhile, or a mistake of ours
         raise DatabaseUnavailable("The database lacks tables or indexes; a dump may just be restored.") from error
     except (OperationalError, InterfaceError, IdleInTransactionSessionTimeout, PoolClosed, TooManyRequests) as error:
         raise DatabaseUnavailable(f"The database does not answer: {_first_line(error)}") from error
