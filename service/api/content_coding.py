@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sys
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
@@ -22,6 +23,7 @@ PIECE_BYTES = 65_536
 MAX_RATIO, FREE_BYTES = 200, 16 * 2**20
 """A body of more bytes than the latter that unpacks to more than so many times its size is a bomb. JSON shrinks to a
 tenth, rarely to a hundredth; the most that gzip can do is a thousandth."""
+LEAST_BYTES_PER_SECOND = 500
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "gzip": lambda _: zlib.decompressobj(16 + zlib.MAX_WBITS),
     # Wrapped by zlib, as the standard has it, or bare, as some clients send it.
@@ -45,7 +47,7 @@ async def unpacked_body(request: Request) -> AsyncIterator[bytes]:
     listed = ",".join(request.headers.getlist("content-encoding")).lower().replace("x-gzip", "gzip").split(",")
     coding = ", ".join(one.strip() for one in listed if one.strip() not in ("", "identity"))
     if not coding:
-        async for part in request.stream():
+        async for part in _arriving(request):
             yield part
         return
     if (start := DECODERS.get(coding)) is None:
@@ -54,7 +56,7 @@ async def unpacked_body(request: Request) -> AsyncIterator[bytes]:
             415, f"the body is coded as {coding}; send it in one of {known}", {"Accept-Encoding": known}
         )
     decoder, packed, unpacked = None, 0, 0
-    async for part in request.stream():
+    async for part in _arriving(request):
         packed += len(part)
         if decoder is not None and decoder.eof:
             part = part.lstrip(b"\0")  # the padding of archives
@@ -73,6 +75,26 @@ async def unpacked_body(request: Request) -> AsyncIterator[bytes]:
             part = decoder.unused_data.lstrip(b"\0")  # another member
     if decoder is not None and not decoder.eof:
         raise HTTPException(400, f"the body ends within its {coding} stream")
+
+
+async def _arriving(request: Request) -> AsyncIterator[bytes]:
+    """The parts of the body. 408 where waiting for them takes longer than is given for each body and each byte.
+
+    So do web servers (Apache's mod_reqtimeout): a client that sends a byte now and then would stay for ever.
+    """
+    left = request.app.state.service.limits.body_seconds
+    stream = request.stream()
+    while True:
+        asked = time.monotonic()
+        try:
+            async with asyncio.timeout(left):
+                part = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise HTTPException(408, "the body did not arrive in time", {"Connection": "close"}) from error
+        left += len(part) / LEAST_BYTES_PER_SECOND - (time.monotonic() - asked)
+        yield part
 
 
 def _unpack(decoder: Any, data: bytes) -> Iterator[bytes]:

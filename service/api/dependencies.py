@@ -33,10 +33,12 @@ from service.versions.state_machine import VersionStateMachine
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestLimits:
-    """Limits of one request. `line_bytes` is for the lines of NDJSON streams, which may have any length as a whole.
+    """Limits of one request. `body_seconds`: to wait for a body, and more as it arrives.
+    `line_bytes` is for the lines of NDJSON streams, which may have any length as a whole.
     `concurrent`: most requests to one route at once. `budget_ms`: of a search that brings none."""
 
     body_bytes: int = 32 * 2**20
+    body_seconds: float = 60.0
     line_bytes: int = 8 * 2**20
     concurrent: int = 64
     budget_ms: float | None = None

@@ -56,6 +56,7 @@ STATUS_DESCRIPTIONS = {
     401: "An API key is needed, or the one that was sent is unknown.",
     403: "The request comes from a page of another origin.",
     404: "The resource does not exist.",
+    408: "The body did not arrive in time.",
     409: "Conflict with the current state.",
     413: "The request is larger than a documented limit.",
     415: "The body has another content type or coding than this route takes.",

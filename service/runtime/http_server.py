@@ -3,8 +3,10 @@
 import asyncio
 import ipaddress
 import logging
+import resource
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -19,9 +21,8 @@ from service.runtime.settings import Settings
 
 log = logging.getLogger(__name__)
 
-KEEP_ALIVE_SECONDS = 75
-"""Longer than clients and proxies keep an idle connection, so that they close it first: a server that does may close it
-while a request is being sent."""
+OTHER_FILES = 200
+"""Open files of a process besides connections of clients, at least."""
 TLS_RELOAD_SECONDS = 5.0
 NEXT_PORTS = 50
 LOOPBACK_HOSTS = ("localhost", "*.localhost", "127.0.0.0/8", "::1")
@@ -50,7 +51,13 @@ async def serve_http(
     """Answer requests until `stop`, and `drain_seconds` longer; `on_exit` is called before the last are waited for."""
     import uvicorn
 
-    from service.api.http_protocol import HttpProtocol
+    from service.api.http_protocol import ConnectionLimits, HttpProtocol
+
+    limits = ConnectionLimits(
+        connections=min(settings.max_connections, max(1, _open_files() - OTHER_FILES)),
+        headers_seconds=settings.header_timeout_seconds,
+        read_seconds=settings.body_timeout_seconds,
+    )
 
     certificate, key = settings.tls_certificate, settings.tls_key
     context = None if certificate is None else tls_context(certificate, key)
@@ -59,7 +66,7 @@ async def serve_http(
         host=settings.host,
         port=port,
         loop="uvloop",
-        http=HttpProtocol,
+        http=HttpProtocol.limited(limits),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -68,7 +75,7 @@ async def serve_http(
         ssl_certfile=certificate,
         ssl_context_factory=None if context is None else lambda *_: context,
         timeout_graceful_shutdown=20,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=settings.keep_alive_seconds,  # a server that closes first may do so during a request
     )
     server = uvicorn.Server(config)
     # Its own handling of signals would end the process before the database is stopped.
@@ -110,6 +117,15 @@ def allowed_hosts(settings: Settings) -> tuple[str, ...]:
     if is_loopback(settings.host):
         return (*LOOPBACK_HOSTS, *settings.allowed_hosts)
     return (*LOOPBACK_HOSTS, *ALL_ADDRESSES, *settings.allowed_hosts) if settings.allowed_hosts else ("*",)
+
+
+def _open_files() -> int:
+    """How many files this process may have open, as many as the system allows it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 def is_loopback(host: str) -> bool:

@@ -104,6 +104,17 @@ class Settings(BaseSettings):
         15_000.0, ge=0, le=60_000, description="`budget_ms` of a search that brings none; 0: none."
     )
 
+    max_connections: int = Field(
+        1_000, ge=1, description="Connections of clients at once; a new one then replaces one that is idle."
+    )
+    header_timeout_seconds: float = Field(10.0, gt=0, description="Longest time that the headers of a request take.")
+    body_timeout_seconds: float = Field(
+        60.0, gt=0, description="Longest wait for a body, and a second more for every 500 bytes of it that came."
+    )
+    keep_alive_seconds: int = Field(
+        75, ge=1, description="How long an idle connection is kept; longer than clients and proxies keep theirs."
+    )
+
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="Largest JSON body; NDJSON streams have no limit.")
     max_line_bytes: int = Field(8 * 2**20, ge=1024, description="Longest line of an NDJSON stream.")
     max_text_length: int = Field(1_000_000, ge=1, description="Longest text of a document, in code points.")

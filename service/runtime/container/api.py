@@ -110,6 +110,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
         follower = Follower(lexicon, collections, store.changes)
         limits = RequestLimits(
             body_bytes=settings.max_body_bytes,
+            body_seconds=settings.body_timeout_seconds,
             line_bytes=settings.max_line_bytes,
             concurrent=settings.max_concurrent_searches,
             budget_ms=settings.budget_ms or None,
