@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
+from types import SimpleNamespace
 from unittest.mock import AsyncMock
 
 import httpx
@@ -21,6 +22,7 @@ from starlette.types import Message
 from service.api import content_coding
 from service.api.app import create_app
 from service.api.content_coding import wants_gzip
+from service.api.dependencies import RequestLimits
 from tests.edge import Edge, api_fixture, assert_problem, build, edge
 
 PATH = "/v1/collections/papers/documents"
@@ -125,7 +127,9 @@ def test_any_bytes_are_a_body_or_malformed(body: bytes, coding: str, really: boo
         sent = CODED[coding][1](body) if really else body
         parts: list[Message] = [{"type": "http.request", "body": bytes([byte]), "more_body": True} for byte in sent]
         parts.append({"type": "http.request", "body": b"", "more_body": False})
-        scope = {"type": "http", "headers": [(b"content-encoding", coding.encode())]}
+        service = SimpleNamespace(limits=RequestLimits())
+        app = SimpleNamespace(state=SimpleNamespace(service=service))
+        scope = {"type": "http", "headers": [(b"content-encoding", coding.encode())], "app": app}
         request = Request(scope, AsyncMock(side_effect=parts))
         return b"".join([piece async for piece in content_coding.unpacked_body(request)])
 
