@@ -157,6 +157,20 @@ async def test_goes_on_where_it_stopped(root: Path, feed: FileFeed) -> None:
         assert progress_on_disk(lexicon.path(PAPERS)).generation == life.generation
 
 
+async def test_on_a_full_disk_it_writes_nothing_and_answers_with_what_it_has(
+    root: Path, feed: FileFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, PAPERS, feed.write(("a", "heron")))
+        with monkeypatch.context() as full:
+            full.setattr(follower_module, "has_room", lambda folder: False)
+            position = feed.write(("b", "heron"))
+            await until(lambda: (lexicon.lag_seconds(PAPERS.id) or 0) > 0)
+            assert await found(lexicon, PAPERS, "heron") == ["a"]
+        await reached(lexicon, PAPERS, position)
+        assert await found(lexicon, PAPERS, "heron") == ["a", "b"]
+
+
 async def test_an_old_position_is_replayed_without_doubling(root: Path, feed: FileFeed) -> None:
     """As after a crash between the commit and the writing of the position."""
     async with following(root, feed) as (lexicon, _):

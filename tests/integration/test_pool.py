@@ -13,8 +13,9 @@ import psutil
 import psycopg
 import pytest
 from pgvector import HalfVector
+from psycopg import sql
 
-from service.core.errors import DatabaseUnavailable, Overloaded, TimedOut
+from service.core.errors import DatabaseUnavailable, Overloaded, TimedOut, WritesRefused
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.connection import pool as pool_module
 from service.store.postgres.connection.pool import Pool, open_pool, retrying
@@ -94,6 +95,23 @@ async def test_what_takes_too_long_is_timed_out(database_url: str) -> None:
             await holder.execute("SELECT id FROM installation FOR UPDATE")
             with pytest.raises(TimedOut):
                 await value(pool, "SELECT id FROM installation FOR UPDATE")
+
+
+async def test_a_server_that_takes_no_writes_says_so_and_what_frees_space_goes_on(database_url: str) -> None:
+    name = database_url.partition("@/")[2].partition("?")[0]
+    async with await pool_of(database_url) as pool:
+        await pool.execute("CREATE TABLE t (a integer)")
+        await pool.execute(
+            sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(sql.Identifier(name))
+        )
+    async with await pool_of(database_url) as pool:
+        with pytest.raises(WritesRefused, match="its disk is nearly full"):
+            await pool.execute("INSERT INTO t VALUES (1)")
+        async with pool.transaction(even_when_full=True) as connection:
+            await connection.execute("DROP TABLE t")
+        with pytest.raises(WritesRefused, match="The disk of the database is full: no space left"):
+            await pool.execute("DO $$ BEGIN RAISE 'no space left' USING ERRCODE = 'disk_full'; END $$")
+        assert await value(pool, "SELECT 1") == 1
 
 
 async def test_an_exhausted_pool_says_so(database_url: str) -> None:

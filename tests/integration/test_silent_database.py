@@ -138,7 +138,17 @@ async def test_a_lost_answer_of_one_connection_holds_neither_the_call_nor_the_ro
 
 
 async def test_slow_is_not_silent(pool: Pool) -> None:
-    assert await pool.execute("SELECT pg_sleep(4)") == 1
+    """A statement that has no limit of time goes on where others are ended by ours."""
+    pool.limit_seconds = 1.0
+
+    async def unlimited() -> None:
+        async with pool.transaction() as connection:
+            await connection.lift_time_limit()
+            await connection.execute("SELECT pg_sleep(4)")
+
+    outcomes = await asyncio.gather(pool.execute("SELECT pg_sleep(60)"), unlimited(), return_exceptions=True)
+    assert isinstance(outcomes[0], DatabaseUnavailable)
+    assert outcomes[1] is None
     assert pool.heartbeat.available.is_set()
 
 

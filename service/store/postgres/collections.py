@@ -67,7 +67,7 @@ class PostgresCollections(Adapter):
         async with self._pool.transaction() as connection:
             if settings.indexed != before.indexed:
                 # Every later write keeps the values of the new fields, and no write in progress goes on without them.
-                await connection.execute(collection_lock.SQL.no_statement_timeout)
+                await connection.lift_time_limit()
                 await collection_lock.lock_exclusively(connection, collection.id)
             row = await (await connection.execute(SQL.lock, values)).fetchone()
             if row is None:
@@ -113,7 +113,7 @@ class PostgresCollections(Adapter):
     async def _delete(self, collection_id: CollectionId) -> None:
         key = {"id": collection_id}
         async with self._pool.transaction(even_when_full=True) as connection:
-            await connection.execute(collection_lock.SQL.no_statement_timeout)
+            await connection.lift_time_limit()
             await collection_lock.lock_exclusively(connection, collection_id)
             rows = await (await connection.execute(SQL.version_numbers, key)).fetchall()
             numbers = [VersionNumber(number) for (number,) in rows]

@@ -55,6 +55,11 @@ class Connection(AsyncConnection[TupleRow]):
         finally:
             self.waiting_since = None
 
+    async def lift_time_limit(self) -> None:
+        """For the current transaction: it takes time in proportion to what there is."""
+        await self.execute(SQL.no_time_limit)
+        self.limit_seconds = float("inf")
+
     async def cancel_safe(self, *, timeout: float = ANSWER_SECONDS) -> None:  # noqa: ASYNC109 the parent's signature
         await super().cancel_safe(timeout=min(timeout, ANSWER_SECONDS))
 

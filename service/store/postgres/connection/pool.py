@@ -95,6 +95,7 @@ class Pool(AsyncConnectionPool[Connection]):
 
     arguments: dict[str, Any]
     heartbeat: heartbeat.Heartbeat
+    limit_seconds: float
 
     @cached_property
     def _filter_slots(self) -> tuple[asyncio.Semaphore, asyncio.Semaphore]:
@@ -108,6 +109,7 @@ class Pool(AsyncConnectionPool[Connection]):
         while True:
             connection = await super().getconn(max(0.001, deadline - monotonic()))
             if await _usable(connection):
+                connection.limit_seconds = self.limit_seconds
                 return connection
             await connection.close()
             await self.putconn(connection)
@@ -216,7 +218,6 @@ async def open_pool(
         """Set time limits, JSON by orjson and the types of pgvector (numpy arrays are `vector`, HalfVector is
         `halfvec`). Where the extension does not exist yet its types are left out."""
         beat.watch(connection)
-        connection.limit_seconds = statement_timeout_seconds + _MARGIN_SECONDS
         limits = {
             "statement_timeout": _milliseconds(statement_timeout_seconds),
             "lock_timeout": _milliseconds(min(LOCK_TIMEOUT_SECONDS, statement_timeout_seconds)),
@@ -250,6 +251,7 @@ async def open_pool(
         open=False,
     )
     pool.arguments, pool.heartbeat = arguments, beat
+    pool.limit_seconds = statement_timeout_seconds + _MARGIN_SECONDS
     with translated_errors():
         # The pool only logs why it cannot connect; this tells the caller the reason.
         await beat.start()

@@ -91,9 +91,9 @@ WHERE j.collection_id = %(collection_id)s
     AND j.content_revision = o.content_revision
 
 -- name: plan_full_scan
--- For the current transaction: no time limit. The number of jobs changes too fast for the planner's statistics, and a
--- nested loop over many would never end.
-SELECT set_config('statement_timeout', '0', true), set_config('enable_nestloop', 'off', true)
+-- For the current transaction. The number of jobs changes too fast for the planner's statistics, and a nested loop over
+-- many would never end.
+SELECT set_config('enable_nestloop', 'off', true)
 
 -- name: drop_orphans
 -- Removes the vectors of documents that do not exist.

@@ -10,10 +10,6 @@ SELECT id FROM collections WHERE id = %(id)s FOR UPDATE
 -- Keeps a collection from being deleted; no row where it is gone.
 SELECT id FROM collections WHERE id = %(id)s FOR KEY SHARE
 
--- name: no_statement_timeout
--- For the current transaction: deleting takes time in proportion to what there is.
-SELECT set_config('statement_timeout', '0', true)
-
 -- name: cancel_builds
 -- Cancels index builds on these tables: a DROP TABLE would wait for their end.
 SELECT pg_cancel_backend(pid)

@@ -6,3 +6,7 @@ WHERE pid = ANY (%(pids)s::integer[])
     AND usename = current_user
     AND application_name = current_setting('application_name')
     AND (state <> 'active' OR wait_event_type = 'Client')
+
+-- name: no_time_limit
+-- For the current transaction.
+SELECT set_config('statement_timeout', '0', true)

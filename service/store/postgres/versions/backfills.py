@@ -77,6 +77,7 @@ class PostgresBackfills(Adapter):
     async def restart(self, version: EmbedderVersion) -> None:
         async def remove_orphans() -> None:
             async with self._pool.transaction() as connection:
+                await connection.lift_time_limit()
                 await connection.execute(SQL.plan_full_scan)
                 try:
                     await connection.execute(on_table(SQL.drop_orphans, version))
@@ -129,6 +130,7 @@ class PostgresBackfills(Adapter):
         """One statement, so one moment. About a second for a million documents."""
         async with self._pool.transaction() as connection:
             cursor = connection.cursor(row_factory=class_row(Completeness))
+            await connection.lift_time_limit()
             await connection.execute(SQL.plan_full_scan)
             try:
                 await cursor.execute(on_table(SQL.completeness, version), version_key(version))

@@ -217,7 +217,7 @@ class VersionTransitions(Adapter):
         table = vector_tables.vector_table_of(version).table
         values = {**version_key(version), "lock_timeout": f"{lock_timeout * 1000:.0f}"}
         async with self._pool.transaction(even_when_full=True) as connection:
-            await connection.execute(collection_lock.SQL.no_statement_timeout)
+            await connection.lift_time_limit()
             if not await collection_lock.lock_exclusively(connection, version.collection_id):
                 raise VersionNotFound
             current = await _current(connection, version)
