@@ -89,15 +89,17 @@ def calm_service(folder: Path, **settings: str) -> Iterator[Machine]:
 
     `settings`: environment variables without their `AZIMUTH_`.
     """
-    machine = Machine(folder, **{"EMBEDDER": "all-MiniLM-L6-v2", "RERANKER": "auto", **settings})
+    machine = Machine(folder, **{"EMBEDDER": "all-MiniLM-L6-v2", "RERANKER": "azimuth-minilm-l6", **settings})
     machine.start()
     try:
         assert machine.send("PUT", SEARCHES.removesuffix("/search"), json={}).is_success
         documents = [{"id": f"d{n}", "text": f"Planet {n} has the colour {n * 7919 % 360}."} for n in range(100)]
         path = SEARCHES.replace("search", "documents?wait=true")
         assert machine.send("POST", path, json={"documents": documents}).is_success
+        rerank = {"query": "which colour?", "texts": ["blue"]}  # loads what is loaded on demand
+        assert machine.send("POST", "/rerank", json=rerank).is_success
         with searching(machine):
-            time.sleep(1)  # the first requests load what is loaded on demand
+            time.sleep(1)
         yield machine
     finally:
         machine.stop()
