@@ -12,7 +12,7 @@ from tests.faults.machine import COLLECTION, Machine, Writer, assert_everything_
 
 pytestmark = [pytest.mark.faults, pytest.mark.database, pytest.mark.slow]
 
-HANG_SECONDS = 8.0
+HANG_SECONDS = 6.0
 WRITE = {"documents": [{"id": "late", "title": "late", "text": "too late"}]}
 REQUESTS: list[tuple[str, str, object]] = [
     ("POST", f"{COLLECTION}/search", {"query": "text"}),

@@ -24,6 +24,7 @@ from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
 
 from service.core.errors import DatabaseUnavailable
+from service.core.periodic import repeat_every
 from service.store.postgres.connection import sql_files
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Heartbeat:
         """Raises the driver's error where the server cannot be connected to."""
         await self._ask()
         self.available.set()
-        self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(repeat_every("database", PAUSE_SECONDS, self._beat))
 
     async def stop(self) -> None:
         self.available.set()  # nothing waits for it any more
@@ -129,19 +130,17 @@ class Heartbeat:
             raise DatabaseUnavailable
         return self._connection
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(PAUSE_SECONDS)
-            if await self._is_answered():
-                self._answered_at = monotonic()
-                if not self.available.is_set():
-                    log.warning("the database answers again")
-                    self.available.set()
-            elif self.available.is_set() and monotonic() - self._answered_at > SILENCE_SECONDS:
-                log.error("the database does not answer; calls fail until it does")
-                self.available.clear()
-                for connection in list(self._watched):
-                    self._cut(connection)
+    async def _beat(self) -> None:
+        if await self._is_answered():
+            self._answered_at = monotonic()
+            if not self.available.is_set():
+                log.warning("the database answers again")
+                self.available.set()
+        elif self.available.is_set() and monotonic() - self._answered_at > SILENCE_SECONDS:
+            log.error("the database does not answer; calls fail until it does")
+            self.available.clear()
+            for connection in list(self._watched):
+                self._cut(connection)
 
     async def _is_answered(self) -> bool:
         """Ask on the connection, and then on a new one."""
@@ -156,11 +155,10 @@ class Heartbeat:
         for it.
         """
         task = asyncio.create_task(self._ask())
-        slices = round(seconds / _SLICE_SECONDS)
         try:
-            while not task.done() and slices > 0:
-                await asyncio.wait([task], timeout=_SLICE_SECONDS)
-                slices -= 1
+            for _ in range(round(seconds / _SLICE_SECONDS)):
+                if not task.done():
+                    await asyncio.wait([task], timeout=_SLICE_SECONDS)
         finally:
             silent = not task.done()
             if silent and self._connection is not None:
