@@ -2,6 +2,7 @@
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import os
 import socket
@@ -132,6 +133,7 @@ def serve(settings: Settings, *, supervised: bool) -> None:
             _process(settings, supervised=supervised, migrated=supervised) as (stop, url, _),
             open_renewed_api(settings, url) as app,
         ):
+            gc.freeze()  # what was imported stays, and is not looked through by each collection of garbage
 
             def stop_waiting() -> None:
                 app.state.service.ingest.stop_waiting()

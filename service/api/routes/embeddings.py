@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from service.api.bodies import JsonResponse
+from service.api.bodies import large_answer
 from service.api.dependencies import Service, ServiceDep
 from service.api.problems import error_responses
 from service.api.routing import QueryRoute
@@ -202,7 +202,7 @@ async def embeddings(service: ServiceDep, body: EmbeddingsBody) -> Response:
     ]
     tokens = sum(map(len, inputs))
     usage = UsageAnswer(prompt_tokens=tokens, total_tokens=tokens)
-    return signed_response(EmbeddingsAnswer(object="list", data=data, model=spec.model, usage=usage), encoder)
+    return await signed_response(EmbeddingsAnswer(object="list", data=data, model=spec.model, usage=usage), encoder)
 
 
 def _refuse(reasons: Mapping[int, str]) -> None:
@@ -216,9 +216,9 @@ def _base64(numbers: npt.NDArray[Any], dtype: str) -> str:
     return base64.b64encode(numbers.astype(dtype).tobytes()).decode()
 
 
-def signed_response(answer: Any, encoder: Encoder) -> Response:
+async def signed_response(answer: Any, encoder: Encoder) -> Response:
     """An answer with the fingerprint of the model that it comes from."""
-    return JsonResponse(answer, headers={FINGERPRINT_HEADER: encoder.identity.fingerprint})
+    return await large_answer(answer, headers={FINGERPRINT_HEADER: encoder.identity.fingerprint})
 
 
 class TokenizeBody(EncoderBody):
@@ -263,7 +263,7 @@ async def tokenize(service: ServiceDep, body: TokenizeBody) -> Response:
     answer: list[list[TokenAnswer] | str | int] = []
     for texts in portions(body.inputs, len, TOKENIZED_AT_ONCE):  # a tokenizer takes a multiple of them as memory
         answer += await asyncio.to_thread(result, texts)
-    return signed_response(answer, encoder)
+    return await signed_response(answer, encoder)
 
 
 def _tokens(text: str, offsets: npt.NDArray[Any]) -> list[TokenAnswer]:

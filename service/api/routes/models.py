@@ -76,7 +76,7 @@ async def identify(service: ServiceDep, body: EncoderBody) -> Response:
     if not await asyncio.to_thread(encoder.unchanged):
         await service.embedders.forget(spec)
         encoder = await service.embedders.get(spec)
-    return signed_response(_model_answer(service, spec.model, encoder), encoder)
+    return await signed_response(_model_answer(service, spec.model, encoder), encoder)
 
 
 def _model_answer(service: Service, name: str, encoder: Encoder | None) -> ModelAnswer:

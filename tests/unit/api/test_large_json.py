@@ -1,5 +1,6 @@
 """Parsing in parts is parsing: what the parser refuses is refused, everything else gives the same value."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.api import large_json
+from service.api import bodies, large_json
 from service.api.large_json import MAX_ELEMENTS, MAX_PART, loads, loads_in_parts
 from service.core.errors import TooLarge
 
@@ -93,3 +94,15 @@ def test_what_is_no_json_object_is_refused(data: bytes) -> None:
 def test_a_part_that_would_take_long_is_refused(data: bytes) -> None:
     with pytest.raises(TooLarge, match="more than"):
         loads_in_parts(data)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    st.recursive(
+        st.none() | st.integers(-9, 9) | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(max_size=3), inner, max_size=5),
+        max_leaves=60,
+    )
+)
+def test_a_large_answer_is_written_as_any_other(content: Any) -> None:
+    assert bytes(asyncio.run(bodies.large_answer(content)).body) == bytes(bodies.JsonResponse(content).body)
