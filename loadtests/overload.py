@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -72,6 +73,12 @@ class Connections:
         self._idle.append(pair)
         return int(head[9:12])
 
+    async def close(self) -> None:
+        for _, writer in self._idle:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
 
 def encoded(netloc: str, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[bytes]:
     head = f"POST {path} HTTP/1.1\r\nHost: {netloc}\r\nContent-Type: application/json\r\n"
@@ -94,6 +101,7 @@ async def _closed_loop(netloc: str, requests: Sequence[bytes], clients: int, sec
             at += clients
 
     await asyncio.gather(*(client(at) for at in range(clients)))
+    await connections.close()
     return _picklable(answers)
 
 
@@ -118,6 +126,7 @@ async def _open_loop(netloc: str, requests: Sequence[bytes], rate: float, second
         asking.add(task)
         task.add_done_callback(asking.discard)
     await asyncio.gather(*asking)
+    await connections.close()
     return _picklable(answers)
 
 
@@ -136,6 +145,7 @@ def recovery(netloc: str, requests: Sequence[bytes], quick: float) -> float:
             status = await connections.ask(requests[number % len(requests)])
             in_a_row = in_a_row + 1 if status == 200 and time.perf_counter() - started <= quick else 0
             number += 1
+        await connections.close()
         return calm_since if in_a_row else RECOVERY_SECONDS
 
     return uvloop.run(wait())
