@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from service.core.errors import Overloaded, TimedOut, Unavailable
+from service.core.ids import DocumentId
 from service.core.search import Degradation, SearchRequest
 from service.core.timings import Timings
 from service.spaces.resolver import Space
@@ -32,6 +33,8 @@ class SearchContext:
     unmatched_terms: tuple[str, ...] = ()
     given_up: tuple[str, ...] = ()
     """Constraints that left no document and are read as words instead."""
+    texts: dict[tuple[DocumentId, int], str] = field(default_factory=dict)
+    """What was read of whole documents, by id and revision of the content."""
 
     def has_failed(self, stage: str) -> bool:
         return any(one.stage == stage and one.code not in PARTIAL_CODES for one in self.degraded)

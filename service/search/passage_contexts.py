@@ -9,7 +9,7 @@ from service.core.passage_context import Part, context_at, parts_of
 from service.core.ports.documents import Documents
 from service.core.search import Hit
 from service.search.context import SearchContext
-from service.search.passages import TEXT_LIMIT
+from service.search.passages import read_texts
 
 
 async def add_contexts(
@@ -23,7 +23,7 @@ async def add_contexts(
         return hits
 
     async def read() -> dict[DocumentId, list[Part]]:
-        texts = await documents.texts(context.space.collection.id, revisions, TEXT_LIMIT)
+        texts = await read_texts(documents, context, revisions)
         return await asyncio.to_thread(lambda: {id_: parts_of(text) for id_, text in texts.items()})
 
     parts = await context.run_stage("context", read(), optional=True) or {}

@@ -108,7 +108,7 @@ class PassageSelector:
         """The passages of documents, given best first with the content that was found, for query `number`."""
         space, request = context.space, context.request
         texts, rows = await both(
-            self._documents.texts(space.collection.id, revisions, TEXT_LIMIT),
+            read_texts(self._documents, context, revisions),
             self._vectors.score(space.version, query.vector, list(revisions), _MAX_CHUNKS),
         )
         if len(texts) < len(revisions):
@@ -166,6 +166,17 @@ def _with_chunks(candidates: CandidateSet, scored: Sequence[Scored], each: int) 
         return replace(query, dense_lookups=lookups, lexical=leg, lexical_shares=shares)
 
     return CandidateSet(queries=tuple(map(completed, candidates.queries, scored)))
+
+
+async def read_texts(
+    documents: Documents, context: SearchContext, revisions: Mapping[DocumentId, int]
+) -> Mapping[DocumentId, str]:
+    """As `Documents.texts`; what this search has read before is not read again."""
+    missing = {id_: revision for id_, revision in revisions.items() if (id_, revision) not in context.texts}
+    if missing:
+        found = await documents.texts(context.space.collection.id, missing, TEXT_LIMIT)
+        context.texts |= {(id_, missing[id_]): text for id_, text in found.items()}
+    return {one[0]: context.texts[one] for one in revisions.items() if one in context.texts}
 
 
 def _shares(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,14 +1,15 @@
 """The context that a chunk was encoded with: shown in explanations and read by the reranker."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from service.core.errors import DatabaseUnavailable
+from service.core.ids import CollectionId, DocumentId
 from service.core.ports.reranker import RerankScores
-from service.core.search import RerankRequest, SearchRequest
+from service.core.search import Group, Query, RerankRequest, SearchRequest
 from service.embedder.worker import document_chunker
 from tests.feed import stored_document
 from tests.unit.search.test_pipeline import NAME, Zoo, zoo
@@ -59,6 +60,27 @@ async def test_words_of_the_headings_count_for_the_passage(zoo: Zoo, request_: d
         answer = await zoo.search().run(NAME, SearchRequest(text=f"torque {part}", k=5, explain=True, **request_))
         best = next(hit for hit in answer.hits if hit.id == "manual")
         assert (best.explanation.context, "torque" in best.text) == (f"The {part}", True)
+
+
+@pytest.mark.parametrize("group_by", ["document", "chunk"])
+async def test_a_text_is_read_once_for_a_search(zoo: Zoo, group_by: Group) -> None:
+    """For its best passage, for its context, and for each of several queries."""
+    await zoo.write({"shop": TABLE, "other": TABLE.replace("AB", "CD")})
+    read: list[DocumentId] = []
+    texts = zoo.documents.texts
+
+    async def recorded(collection_id: CollectionId, revisions: Mapping[DocumentId, int], limit: int) -> Any:
+        read.extend(revisions)
+        return await texts(collection_id, revisions, limit)
+
+    zoo.documents.texts = recorded  # type: ignore[method-assign,assignment]
+    queries = Query(text=QUERY), Query(text="price of CD120")
+    rerank = RerankRequest(depth=20)
+    request = SearchRequest(queries=queries, k=5, group_by=group_by, explain=True, rerank=rerank)
+    answer = await zoo.search(reranker=Reading()).run(NAME, request)
+    assert answer.degraded == ()
+    assert {"shop", "other"} <= set(read)
+    assert len(read) == len(set(read))
 
 
 async def test_a_search_that_needs_no_context_does_not_read_the_texts(zoo: Zoo) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
@@ -16,10 +17,11 @@ from service.core.jobs import EncodedDocument
 from service.core.ports.reranker import RerankScores
 from service.core.ports.vectors import VectorQuery
 from service.core.query_syntax import ParsedQuery
-from service.core.search import Candidate, FilterMatch, RerankRequest, SearchRequest
+from service.core.search import Candidate, FilterMatch, Mode, RerankRequest, SearchRequest
 from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.worker import document_chunker as passages
+from service.search import context as context_module
 from service.search.filter_planner import DEFAULT_EF_SEARCH
 from service.spaces.model_verification import ModelVerifier
 from tests.fakes import FakeLexicon, FakeVectors, FakeVersions
@@ -252,6 +254,43 @@ async def test_a_budget_that_nothing_can_keep_still_gets_an_answer(zoo: Zoo) -> 
     answer = await search.run(NAME, SearchRequest(text="animal", budget_ms=1e-9))
     assert answer.hits
     assert {one.code for one in answer.degraded} == {"budget"}
+
+
+@pytest.mark.parametrize("part", ["match_filter", "filter_ids"])
+@pytest.mark.parametrize("mode", ["dense", "lexical"])
+async def test_a_filter_ends_with_the_budget(zoo: Zoo, monkeypatch: pytest.MonkeyPatch, mode: Mode, part: str) -> None:
+    """And a moment that it is given beyond it; then neither leg can answer."""
+    monkeypatch.setattr(context_module, "FILTER_GRACE_SECONDS", 0.1)
+    if (mode, part) == ("dense", "filter_ids"):
+        vectors: Any = SimpleNamespace(nearest=never)
+        search = zoo.search(vectors=vectors)
+    else:
+        setattr(zoo.documents, part, never)
+        search = zoo.search()
+    if part == "filter_ids":
+        zoo.documents.match_filter = too_many  # type: ignore[method-assign,assignment]
+    where = filters.parse({"legs": {"$nin": list(range(10, 500))}})
+    with pytest.raises(errors.TimedOut, match="within the budget of 50 ms: declare its fields"):
+        await search.run(NAME, SearchRequest(text="animal", mode=mode, where=where, budget_ms=50))
+
+
+async def too_many(*_: object) -> FilterMatch:
+    return FilterMatch(ids=None, count=3, total=4)
+
+
+async def test_listing_what_passes_takes_half_of_the_budget(zoo: Zoo) -> None:
+    limits: list[float | None] = []
+    plain = zoo.documents.match_filter
+
+    async def recorded(*arguments: Any) -> FilterMatch:
+        limits.append(arguments[3])
+        return await plain(*arguments)
+
+    zoo.documents.match_filter = recorded  # type: ignore[method-assign,assignment]
+    for budget in (None, 60_000, 10):
+        await zoo.search().run(NAME, SearchRequest(text="animal", where=filters.parse({"legs": 4}), budget_ms=budget))
+    assert limits[0] is None
+    assert limits[1:] == [pytest.approx(30, abs=5), context_module.FILTER_GRACE_SECONDS]
 
 
 async def test_a_query_that_the_embedder_cannot_read_to_its_end_says_so(zoo: Zoo) -> None:

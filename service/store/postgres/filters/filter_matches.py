@@ -39,7 +39,7 @@ FIELDS_SECONDS = 1.0
 """How long fields are believed to be ready; far less than `indexed_fields.KEPT`."""
 
 LISTING_SECONDS = 5.0
-"""What takes longer to list, and is not limited by the request, is searched along the index of vectors instead."""
+"""What takes longer to list is searched along the index of vectors instead."""
 
 SAMPLED_DOCUMENTS = 2_000
 SAMPLED_PAGES = 1_000
@@ -112,7 +112,7 @@ class FilterMatches:
                 more_than: float = cap
                 if estimate.more_than < cap and about <= MARGIN * cap:
                     try:
-                        async with asyncio.timeout(LISTING_SECONDS if seconds is None else seconds):
+                        async with asyncio.timeout(min(LISTING_SECONDS, seconds or math.inf)):
                             found = await self._select(connection, key, where, cap, size)
                     except TimeoutError:
                         more_than = math.inf
