@@ -100,9 +100,8 @@ class FilterMatches:
         self, collection_id: CollectionId, where: Filter, cap: int, seconds: float | None = None
     ) -> FilterMatch:
         """As `Documents.match_filter`."""
-        where = simplified(where)
+        condition, where = predicate(where), simplified(where)
         key = (collection_id, repr(where))  # not `where` itself: to Python 1, 1.0 and True are the same
-        condition = predicate(where)
         async with self._pool.filtering(condition.lookups) as connection:
             size = await self._size(connection, collection_id)
             found = await self._cached(connection, key, condition)

@@ -8,6 +8,7 @@ without an order do not match.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, assert_never
 
 import orjson
@@ -24,6 +25,9 @@ MAX_INDEXED_VALUES = 100
 MIN_HASHED_VALUES = 9
 """From so many values on PostgreSQL looks each value of a document up in a hash table, whose time does not grow with
 their number; a path compares with one after the other."""
+
+_VALUES_PER_LOOKUP = 100
+"""Binding so many values costs about as much as a look-up in some hundred documents."""
 
 _AND = sql.SQL(" AND "), sql.SQL("true")
 _OR = sql.SQL(" OR "), sql.SQL("false")
@@ -65,7 +69,7 @@ _TESTS: Mapping[str, str] = {
 class Predicate:
     """A boolean expression over `documents AS d`, never NULL, and the values of its placeholders (`filter_N`).
 
-    `lookups`: how often a document is searched for a path: what the expression costs for it, in microseconds or so.
+    `lookups`: how often a document is searched for a path, and the hundreds of values: what the expression costs.
     """
 
     expression: sql.Composable
@@ -75,9 +79,26 @@ class Predicate:
 
 def predicate(where: Filter | None) -> Predicate:
     """The filter in SQL; None lets everything pass."""
-    if where is None:
-        return Predicate(_AND[1], {})
-    simple, values = simplified(where), dict[str, Any]()
+    return Predicate(_AND[1], {}) if where is None else _predicate(_Same(where))
+
+
+class _Same:
+    """A filter as a key: the very same object. To Python 1, 1.0 and True are equal, and comparing takes time."""
+
+    def __init__(self, where: Filter) -> None:
+        self.where = where
+
+    def __hash__(self) -> int:
+        return id(self.where)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.where is other.where
+
+
+@lru_cache(maxsize=32)
+def _predicate(key: _Same) -> Predicate:
+    """A search uses its filter in several statements: it is composed once."""
+    simple, values = simplified(key.where), dict[str, Any]()
     return Predicate(_compose(simple, values), values, _lookups(simple))
 
 
@@ -87,8 +108,9 @@ def _lookups(where: Filter) -> int:
             return 1 + sum(map(_lookups, parts))
         case Not(part):
             return _lookups(part)
-        case Condition(path):
-            return len(list(readings(path)))
+        case Condition(path, operand=operand):
+            values = len(operand) if isinstance(operand, tuple) else 1
+            return len(list(readings(path))) + values // _VALUES_PER_LOOKUP
 
 
 def indexed_predicate(where: Filter) -> Predicate:
