@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from service.core.concurrency import off_loop
 from service.core.filters import Filter
 from service.core.ids import DocumentId, Vector
 from service.core.ports.documents import Documents
@@ -130,11 +131,11 @@ class LexicalRetriever:
             return await search_within(within)
         while True:
             unfiltered = await self._lexicon.search(space.collection, query, depth, None)
+            ids = [candidate.document_id for candidate in unfiltered]
             if within is None:
-                ids = [candidate.document_id for candidate in unfiltered]
                 passing = await self._documents.filter_ids(space.collection.id, ids, request.where)
-            else:
-                passing = frozenset(within)
+            else:  # up to 200,000, which are not made a set of for each search
+                passing = await off_loop(0, frozenset(ids).intersection, within)
             found = tuple(candidate for candidate in unfiltered if candidate.document_id in passing)
             exhausted = len(unfiltered) < depth
             if len(found) >= wanted or exhausted:
