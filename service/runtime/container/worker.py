@@ -1,6 +1,8 @@
 """The worker process: claims documents, encodes them, writes their vectors, and keeps house."""
 
 import asyncio
+import logging
+import os
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
@@ -15,26 +17,21 @@ from service.store.postgres import maintenance
 from service.store.postgres.restores import RestoreWatch
 from service.store.postgres.schema import migrations
 
+log = logging.getLogger(__name__)
+
 TOMBSTONE_AGE = timedelta(days=1)
 
 
 async def run_worker(settings: Settings, url: str, stop: asyncio.Event) -> None:
     """One embedder process until `stop`. It begins anew, and forgets what it knew, when the database was restored."""
     while not stop.is_set():
-        end = asyncio.Event()
-
-        async def end_on_stop(end: asyncio.Event = end) -> None:
-            await stop.wait()
-            end.set()
-
-        async with in_background(end_on_stop()):
-            await _work(settings, url, end)
+        await _work(settings, url, stop)
         if not stop.is_set():
             await migrations.apply(url)
 
 
-async def _work(settings: Settings, url: str, end: asyncio.Event) -> None:
-    """Until `end`, which is set here when the database was restored."""
+async def _work(settings: Settings, url: str, stop: asyncio.Event) -> None:
+    """Until `stop`, or until the database was restored: what is in hand then is of another state, and is dropped."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(components.open_store(settings, url, "worker"))
         models = components.model_registry(settings)
@@ -47,13 +44,6 @@ async def _work(settings: Settings, url: str, end: asyncio.Event) -> None:
             await collections.refresh()
             await maintenance.purge_tombstones(store.pool, utc_now() - TOMBSTONE_AGE)
             await maintenance.forget_marks(store.pool, utc_now())
-
-        watch = RestoreWatch()
-
-        async def end_when_restored() -> None:
-            if not end.is_set() and await watch.restored(store.pool):
-                report_restore()
-                end.set()
 
         worker = Worker(
             queue=store.queue,
@@ -74,6 +64,19 @@ async def _work(settings: Settings, url: str, end: asyncio.Event) -> None:
         # Side by side: a swapped model must be noticed also while an index is built for minutes.
         verification = repeat_every("models", settings.check_seconds, verifier.reverify_all)
         loading = load_default_model(store.collections, verifier)
-        watching = repeat_every("database", RESTORE_SECONDS, end_when_restored)
+        working = asyncio.ensure_future(worker.run(stop))
+        watch = RestoreWatch()
+
+        async def end_when_restored() -> None:
+            if await watch.restored(store.pool):
+                if working.cancelling():  # something in it waits for the former database
+                    log.error("the worker does not end by itself; this process ends")
+                    os._exit(1)  # it is started again
+                report_restore()
+                working.cancel()
+
+        watching = repeat_every("database", 2 * RESTORE_SECONDS, end_when_restored)
         async with in_background(*version_tasks(machine, store.fields), verification, loading, watching):
-            await worker.run(end)
+            await asyncio.wait([working])
+        if not working.cancelled():
+            working.result()

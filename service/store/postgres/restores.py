@@ -4,12 +4,15 @@ What a process remembers of a database (which version has which embedder, whose 
 is then wrong. Lexical indexes check by themselves whether the database still has all that they contain (`IndexMark`).
 """
 
+import asyncio
 from dataclasses import dataclass
 
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Pool
 
 SQL = sql_files.load("restores")
+
+_READ_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +35,8 @@ class RestoreWatch:
 
     async def restored(self, pool: Pool) -> bool:
         """Whether it is another one: then what was read from it has to be read anew, and a new watch begun."""
-        state = await read_state(pool)
+        async with asyncio.timeout(_READ_SECONDS):
+            state = await read_state(pool)
         if state is None or (self._known is not None and not state.continues(self._known)):
             return state is not None
         self._known = state
