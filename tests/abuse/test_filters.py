@@ -1,4 +1,4 @@
-"""Filters that cost much: the longest that are allowed, each a new one, and several at once."""
+"""Filters that cost much, each a new one, and several at once."""
 
 import itertools
 from collections.abc import Callable
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.faults
 
 PATH = "/v1/collections/filtered"
 AT_ONCE = 10
-NUMBERS = itertools.count(10**6, 5_000)
+NUMBERS = itertools.count(10**6, 1_000)
 """No document has them: whatever is excluded, all pass, and every condition is asked of each."""
 
 
@@ -32,10 +32,6 @@ def filled(machine: Machine) -> Machine:
     return machine
 
 
-def excluded(first: int) -> dict[str, Any]:
-    return {"$and": [{"n": {"$nin": list(range(first + at, first + at + 1_000))}} for at in range(0, 5_000, 1_000)]}
-
-
 def parts(first: int) -> dict[str, Any]:
     return {"$or": [{"key": {"$contains": f"{first}-{at}"}} for at in range(49)]}
 
@@ -44,7 +40,7 @@ def dotted(first: int) -> dict[str, Any]:
     return {f"a.b.c.d.e.f.g.h{first + at}": {"$ne": 1} for at in range(7)}
 
 
-@pytest.mark.parametrize("make", [excluded, parts, dotted])
+@pytest.mark.parametrize("make", [parts, dotted])
 def test_ten_clients_with_expensive_filters(filled: Machine, make: Callable[[int], dict[str, Any]]) -> None:
     def ask(where: dict[str, Any]) -> None:
         body = {"vector": [1, 0, 0, 0], "embedder_version": 1, "mode": "dense", "filter": where, "budget_ms": 500}
