@@ -3,6 +3,38 @@
 
 CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public;
 
+CREATE TABLE public.api_key_changes (
+    number bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    actor text NOT NULL,
+    action text NOT NULL,
+    name text NOT NULL,
+    details jsonb NOT NULL
+);
+
+ALTER TABLE public.api_key_changes ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.api_key_changes_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.api_keys (
+    digest bytea NOT NULL,
+    name text NOT NULL,
+    role text NOT NULL,
+    collections text[] NOT NULL,
+    filter jsonb,
+    rate text,
+    created_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    requests bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT api_keys_role_check CHECK ((role = ANY (ARRAY['read'::text, 'write'::text, 'admin'::text])))
+);
+
 CREATE TABLE public.audit (
     collection_id bigint NOT NULL,
     number bigint NOT NULL,
@@ -195,6 +227,12 @@ CREATE TABLE public.search_efforts (
     changed_at timestamp with time zone NOT NULL,
     target double precision DEFAULT 0 NOT NULL
 );
+
+ALTER TABLE ONLY public.api_key_changes
+    ADD CONSTRAINT api_key_changes_pkey PRIMARY KEY (number);
+
+ALTER TABLE ONLY public.api_keys
+    ADD CONSTRAINT api_keys_pkey PRIMARY KEY (digest);
 
 ALTER TABLE ONLY public.audit
     ADD CONSTRAINT audit_pkey PRIMARY KEY (collection_id, number);

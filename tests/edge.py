@@ -15,10 +15,12 @@ from starlette.types import Message
 
 from service.api.app import create_app
 from service.api.dependencies import RequestLimits, Service
+from service.api.key_ring import KeyRing
 from service.core.collections import Collection
 from service.core.documents import Chunk
 from service.core.jobs import ClaimedJob, EncodedDocument, Lane
 from service.core.periodic import in_background
+from service.core.ports.api_keys import ApiKeys
 from service.core.ports.embedder import Encoder
 from service.core.ports.reranker import Reranker, RerankScores
 from service.core.versions import EmbedderVersion, PromotionCheck
@@ -196,6 +198,8 @@ def build(
     reranker: Reranker | None = None,
     limits: RequestLimits = LIMITS,
     measure: Measure = nothing_against_it,
+    api_keys: Sequence[str] = (),
+    key_store: ApiKeys | None = None,
     **changes: Any,
 ) -> tuple[Service, FakeAdapters]:
     """A service over a new store; `changes` replace fields of it. `measure` makes the measured checks."""
@@ -247,7 +251,7 @@ def build(
         embedders=embedders,
         reranker=reranker,
         limits=limits,
-        api_keys=(),
+        keys=KeyRing(api_keys, key_store),
         cors_origins=(),
         allowed_hosts=("*",),
         metrics=True,

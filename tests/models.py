@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 
 from service.api import problems
 from service.api.dependencies import RequestLimits
+from service.api.key_ring import KeyRing
 from service.api.middleware import ApiKeyMiddleware, RequestLogMiddleware
 from service.api.routes import embeddings, models, rerank
 from service.core.ports.embedder import Embedders
@@ -65,7 +66,7 @@ def encoders(
     embedders: Embedders, *, keys: Sequence[str] = (), limits: RequestLimits | None = None
 ) -> Iterator[Encoders]:
     """The real handlers, running."""
-    app = FastAPI(middleware=[Middleware(RequestLogMiddleware), Middleware(ApiKeyMiddleware, keys=keys)])
+    app = FastAPI(middleware=[Middleware(RequestLogMiddleware), Middleware(ApiKeyMiddleware, keys=KeyRing(keys))])
     app.state.service = SimpleNamespace(embedders=embedders, limits=limits or RequestLimits(), reranker=None)
     problems.install(app)
     for resource in (embeddings, models, rerank):

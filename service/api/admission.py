@@ -40,7 +40,7 @@ class AdmissionMiddleware:
         headers = Headers(scope=scope)
         streamed = headers.get("content-type", "").lower().startswith(NDJSON)
         at_once = streamed or not ("content-length" in headers or "transfer-encoding" in headers)
-        admission = Admission(streams if streamed else limit, scope["state"]["actor"])
+        admission = Admission(streams if streamed else limit, scope["state"]["access"].actor)
         scope["state"]["admission"] = admission
         status = 0
 

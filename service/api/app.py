@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -14,7 +14,9 @@ from service.api import problems
 from service.api.admission import AdmissionMiddleware, limited_routes
 from service.api.content_coding import CompressionMiddleware
 from service.api.dependencies import Service
+from service.api.key_ring import RATE_HEADERS, KeyRing
 from service.api.middleware import ApiKeyMiddleware, HeadMiddleware, RequestLogMiddleware, UnhandledErrorMiddleware
+from service.api.permissions import authorize
 from service.api.routes import (
     audit,
     collections,
@@ -78,13 +80,14 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
         version=__version__,
         description=reference.DESCRIPTION,
         lifespan=lifespan,
+        dependencies=[Depends(authorize)],
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         openapi_url="/openapi.json" if service.docs else None,
         middleware=[
             *around,
-            *_protections(service.allowed_hosts, service.cors_origins, service.api_keys),
+            *_protections(service.allowed_hosts, service.cors_origins, service.keys),
             Middleware(AdmissionMiddleware, routes=limited, most=service.limits.concurrent),
             Middleware(HeadMiddleware),
             # Level 1 is several times as fast as 9, and hardly larger. What is smaller fits one packet anyway.
@@ -104,12 +107,13 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
     return app
 
 
-def create_worker_app(*, api_keys: Sequence[str], allowed_hosts: Sequence[str], with_metrics: bool) -> FastAPI:
+def create_worker_app(*, keys: KeyRing, allowed_hosts: Sequence[str], with_metrics: bool) -> FastAPI:
     """What a worker answers: whether it lives, and its metrics, behind the same checks as the API."""
 
     async def nothing_to_refresh() -> None: ...
 
-    app = FastAPI(openapi_url=None, middleware=[*_protections(allowed_hosts, (), api_keys), Middleware(HeadMiddleware)])
+    protections = [*_protections(allowed_hosts, (), keys), Middleware(HeadMiddleware)]
+    app = FastAPI(openapi_url=None, dependencies=[Depends(authorize)], middleware=protections)
     app.state.refresh_metrics = nothing_to_refresh
     problems.install(app)
     app.add_api_route("/livez", health.livez)
@@ -118,18 +122,18 @@ def create_worker_app(*, api_keys: Sequence[str], allowed_hosts: Sequence[str], 
     return app
 
 
-def _protections(allowed_hosts: Sequence[str], origins: Sequence[str], api_keys: Sequence[str]) -> list[Middleware]:
+def _protections(allowed_hosts: Sequence[str], origins: Sequence[str], keys: KeyRing) -> list[Middleware]:
     cors = Middleware(  # without cookies: keys are sent as headers
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=["*"],
-        expose_headers=["ETag", "Location", "Retry-After", "Server-Timing", "X-Request-ID"],
+        expose_headers=["ETag", "Location", "Retry-After", "Server-Timing", "X-Request-ID", *RATE_HEADERS],
     )
     return [
         Middleware(RequestLogMiddleware),
         Middleware(WebSecurityMiddleware, hosts=allowed_hosts, origins=origins),
         *([cors] if origins else []),  # before the keys: browsers ask without one
         Middleware(UnhandledErrorMiddleware),
-        Middleware(ApiKeyMiddleware, keys=api_keys),
+        Middleware(ApiKeyMiddleware, keys=keys),
     ]

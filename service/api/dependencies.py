@@ -8,6 +8,9 @@ from typing import Annotated, cast
 from fastapi import Depends
 from starlette.requests import Request
 
+from service.api.key_ring import KeyRing
+from service.api.visible import visible_service
+from service.core.access import Access
 from service.core.ports.audit import Audit
 from service.core.ports.backfills import Backfills
 from service.core.ports.collections import Collections
@@ -76,7 +79,7 @@ class Service:
     embedders: Embedders
     reranker: Reranker | None
     limits: RequestLimits
-    api_keys: tuple[str, ...]
+    keys: KeyRing
     cors_origins: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
     metrics: bool
@@ -88,14 +91,14 @@ class Service:
 
 
 async def get_service(request: Request) -> Service:
-    return cast(Service, request.app.state.service)
+    return visible_service(request.app.state.service, request.state.access)
 
 
 async def get_actor(request: Request) -> str:
-    return cast(str, request.state.actor)
+    return cast(Access, request.state.access).actor
 
 
 ServiceDep = Annotated[Service, Depends(get_service)]
-"""The service of the app that the request reached."""
+"""The service of the app that the request reached, as far as the key of the request may see it."""
 ActorDep = Annotated[str, Depends(get_actor)]
-"""Who sent the request, for the audit trail: "key 3f9a1c2e", or "client 127.0.0.1" where there are no keys."""
+"""Who sent the request, for the audit trail: "key ingest", or "client 127.0.0.1" where there are no keys."""

@@ -1,25 +1,25 @@
 """What surrounds every request: an id, a log line, a metric, an answer, and authentication by API keys."""
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import random
 import re
 import time
 import traceback
-from collections.abc import Sequence
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
+from service.api.key_ring import KeyRing
 from service.core import metrics
+from service.core.access import Access
 from service.core.caller import CALLER, Caller
-from service.core.errors import Unavailable
+from service.core.errors import RateLimited, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -121,36 +121,42 @@ def _report_request(scope: Scope, status: int, seconds: float) -> None:
 
 
 class ApiKeyMiddleware:
-    """Admits requests with one of the keys as a bearer token; all requests, where no key is configured.
+    """Admits requests with a key, within its rate; where no key exists, all requests. What is open needs none.
 
-    Names the client for the audit trail: by the digest of its key, or else by its address.
+    The rest of the service learns from the `Access` in the state of the request what the client may do.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
         self._app = app
-        self._digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-            digest = hashlib.sha256(token.encode("latin-1").strip()).digest()
-            is_open = scope["path"] in OPEN_PATHS or scope["path"].startswith(CONSOLE_FOLDER)
-            admitted = is_open or not self._digests
-            if not admitted and not (scheme.lower() == "bearer" and self._is_known(digest)):
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        known = self._keys.find(Headers(scope=scope))
+        host, _ = scope.get("client") or ("unknown", 0)
+        anybody = Access(actor=f"client {host}", role=None if self._keys.required else "admin")
+        access = scope.setdefault("state", {})["access"] = anybody if known is None else known.access
+        CALLER.set(Caller(access.actor))
+        response: Response | None = None
+        if not (scope["path"] in OPEN_PATHS or scope["path"].startswith(CONSOLE_FOLDER)):
+            if known is not None:
+                try:
+                    self._keys.admit(known)
+                except RateLimited as error:
+                    response = problems.service_error_response(scope, error)
+            elif self._keys.required:
                 challenge = {"WWW-Authenticate": 'Bearer realm="azimuth"'}
-                error = HTTPException(401, "an API key is required: Authorization: Bearer ...", challenge)
-                await problems.http_error_response(scope, error)(scope, receive, send)
-                return
-            host, _ = scope.get("client") or ("unknown", 0)
-            actor = f"key {digest.hex()[:8]}" if self._digests else f"client {host}"
-            scope.setdefault("state", {})["actor"] = actor
-            CALLER.set(Caller(actor))
-        await self._app(scope, receive, send)
+                refusal = HTTPException(401, "a valid API key is required: Authorization: Bearer ...", challenge)
+                response = problems.http_error_response(scope, refusal)
 
-    def _is_known(self, digest: bytes) -> bool:
-        """In constant time: every key is compared, and of all of them only the digests."""
-        matches = [hmac.compare_digest(digest, key) for key in self._digests]
-        return any(matches)
+        async def send_with_rate(message: Message) -> None:
+            if known is not None and known.bucket is not None and message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(known.bucket.headers())
+            await send(message)
+
+        await (self._app if response is None else response)(scope, receive, send_with_rate)
 
 
 class _HeadersSent(Exception):

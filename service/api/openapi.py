@@ -16,7 +16,6 @@ from service.api.middleware import OPEN_PATHS
 from service.api.routes.console import console_file
 from service.api.schemas.documents import DocumentsBody
 from service.api.schemas.versions import Refusal
-from service.api.web_security import SAFE_METHODS
 from service.core import collections, documents, errors, jobs, recall, search, versions
 
 DESCRIPTION = """\
@@ -62,13 +61,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
     }
     common = {str(status): response for status, response in problems.error_responses(400, 401, 403, 421).items()}
     for path, operations in document["paths"].items():
-        for method, operation in operations.items():
+        for operation in operations.values():
             for status in ("400", "421"):  # before any route: see `http_protocol` and `web_security`
                 operation["responses"].setdefault(status, common[status])
-            if method.upper() not in SAFE_METHODS:
-                operation["responses"].setdefault("403", common["403"])
             if path not in OPEN_PATHS:
-                operation["responses"].setdefault("401", common["401"])
+                operation["responses"] |= {"401": common["401"], "403": common["403"]} | operation["responses"]
                 operation["security"] = [{_SECURITY_SCHEME: []}, {}]
     return document
 

@@ -26,6 +26,7 @@ from service.core.errors import (
     AzimuthError,
     Conflict,
     FieldError,
+    Forbidden,
     Invalid,
     Misconfigured,
     NotFound,
@@ -42,6 +43,7 @@ MEDIA_TYPE = "application/problem+json"
 STATUS_CODES: Mapping[type[AzimuthError], int] = {
     Invalid: 422,
     TooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Forbidden: HTTPStatus.FORBIDDEN,
     NotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
     Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
@@ -54,7 +56,7 @@ STATUS_CODES: Mapping[type[AzimuthError], int] = {
 STATUS_DESCRIPTIONS = {
     400: "The request cannot be read: malformed HTTP or JSON, or invalid UTF-8.",
     401: "An API key is needed, or the one that was sent is unknown.",
-    403: "The request comes from a page of another origin.",
+    403: "The API key does not allow it, or the request comes from a page of another origin.",
     404: "The resource does not exist.",
     408: "The body did not arrive in time.",
     409: "Conflict with the current state.",

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from service.api.bodies import JSON, JsonResponse, media_type, read_json
 from service.api.disconnect import run_until_disconnect
+from service.api.permissions import authorize
 from service.api.problems import error_responses, invalid_from_pydantic
 from service.api.web_security import FORM_TYPES, SAFE_METHODS
 from service.core.errors import Invalid
@@ -41,6 +42,7 @@ class JsonRoute(APIRoute):
         in_body = _field_names([] if self.body_field is None else [self.body_field])
 
         async def read_and_handle(request: Request) -> Response:
+            await authorize(request)  # the app does it for every route, but after the body was read
             if unknown := [name for name in request.query_params if name not in known]:
                 hint = "it is a field of the body" if unknown[0] in in_body else f"this route takes {listed}"
                 raise Invalid.at(unknown[0], f"unknown query parameter; {hint}")

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service import __version__
-from service.cli import doctor, judgments, load_documents, reindex, shell, train, tune, versions
+from service.cli import doctor, judgments, keys, load_documents, reindex, shell, train, tune, versions
 from service.cli.shell import EXIT_PARTIAL, EXIT_UNREACHABLE, EXIT_USAGE, Collection, Url, err, fail, out, print_err
 from service.client.http_client import Refused, Unreachable
 from service.core.errors import AzimuthError, Misconfigured, Unavailable
@@ -124,7 +124,7 @@ def search(
     """Search a collection of the running service."""
     request: dict[str, Any] = {"query": text, "mode": mode, "k": k, "rerank": rerank, "explain": True}
     if where is not None:
-        request["filter"] = _parse_json(where, "--filter")
+        request["filter"] = shell.parse_json(where, "--filter")
     with shell.connect(url) as client:
         answer = client.search(collection, request)
     if as_json:
@@ -204,6 +204,7 @@ def evaluate(
 app.command()(reindex.reindex)
 app.add_typer(versions.app, name="versions")
 app.add_typer(train.app, name="train")
+app.add_typer(keys.app, name="keys")
 app.command()(judgments.judgments)
 app.command("tune")(tune.tune_collection)
 app.command()(doctor.doctor)
@@ -216,13 +217,6 @@ def _settings(default_log_level: str | None = None) -> Settings:
     keys = [key.get_secret_value() for key in (*settings.api_keys, settings.encoder_key) if key is not None]
     logging.configure(settings.log_level, hidden=keys)
     return settings
-
-
-def _parse_json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        fail(f"{where} is not JSON: {error}")
 
 
 def _print_refused(loaded: load_documents.LoadResult) -> None:

@@ -1,8 +1,9 @@
 """What all commands share: printing, common options, exit codes, and the client of the service."""
 
+import json
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -28,7 +29,7 @@ Force = Annotated[bool, typer.Option("--force", help="Promote even where checks 
 
 def connect(url: str | None) -> Client:
     settings = Settings()
-    key = settings.api_keys[0].get_secret_value() if settings.api_keys else None
+    key = os.environ.get("AZIMUTH_KEY") or (settings.api_keys[0].get_secret_value() if settings.api_keys else None)
     return Client(url or settings.address(), key, settings.tls_certificate)
 
 
@@ -40,6 +41,13 @@ def print_err(message: str, style: str = "red") -> None:
 def print_out(message: str) -> None:
     """Print to standard output; brackets are not read as markup."""
     out.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        fail(f"{where} is not JSON: {error}")
 
 
 def fail(message: str, code: int = EXIT_USAGE) -> NoReturn:

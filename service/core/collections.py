@@ -158,6 +158,7 @@ class CollectionCounts:
     """`pending` and `failed` count the documents that the active version has not encoded yet or could not encode."""
 
     documents: int
-    chunks: int
+    chunks: int | None
+    """None for a key that sees only a part of the documents."""
     pending: int
     failed: int

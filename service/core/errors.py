@@ -3,6 +3,8 @@
     AzimuthError
     |-- Invalid                     the request contains something that cannot be accepted  (422)
     |-- TooLarge                    the request exceeds a documented limit                  (413)
+    |-- Forbidden                   the key of the request does not allow it                (403)
+    |   `-- ForeignDocuments
     |-- NotFound                                                                            (404)
     |   |-- CollectionNotFound
     |   |-- DocumentNotFound
@@ -13,6 +15,7 @@
     |   |-- PromotionRefused
     |   `-- VersionExists
     |-- Overloaded                  too many requests at once                               (429)
+    |   `-- RateLimited
     |-- Unavailable                 something that is needed is not available now           (503)
     |   |-- DatabaseUnavailable
     |   |-- LexiconUnavailable
@@ -29,8 +32,10 @@
 The HTTP status is decided in `api/problems.py`, which also derives the `type` of a problem from the class name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from service.core.ids import DocumentId
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,20 @@ class TooLarge(AzimuthError):
     """The request is larger than a documented limit."""
 
 
+class Forbidden(AzimuthError):
+    """The API key of this request does not allow it."""
+
+
+class ForeignDocuments(Forbidden):
+    """The filter of this key does not admit all of the documents."""
+
+    def __init__(self, reasons: Mapping[DocumentId, str]) -> None:
+        """`reasons`: by the ids of the documents that may not be written."""
+        self.reasons = reasons
+        errors = [FieldError("documents", f"{id_}: {reason}") for id_, reason in reasons.items()]
+        super().__init__(f"{len(errors)} of the documents cannot be written, {errors[0].message}", errors)
+
+
 class NotFound(AzimuthError):
     """The resource does not exist."""
 
@@ -125,6 +144,10 @@ class Overloaded(AzimuthError):
     def __init__(self, detail: str | None = None, retry_after: float = 1.0) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class RateLimited(Overloaded):
+    """The rate of requests of this API key is used up; retry later."""
 
 
 class Unavailable(AzimuthError):

@@ -13,7 +13,7 @@ from service.core import metrics
 from service.core.collections import Collection
 from service.core.concurrency import off_loop
 from service.core.documents import Accepted, Document
-from service.core.errors import FieldError, Invalid
+from service.core.errors import FieldError, ForeignDocuments, Invalid
 from service.core.filters import Filter
 from service.core.ids import DocumentId
 from service.core.ports.change_feed import ChangeFeed
@@ -43,7 +43,8 @@ class IngestService:
     limits: DocumentLimits
     wait_seconds: float = 60.0
     """Longest wait for documents to become searchable."""
-    _waits: set[asyncio.Timeout] = field(default_factory=set, init=False)
+    waits: set[asyncio.Timeout] = field(default_factory=set)
+    """Those in progress, also of copies of this service."""
 
     async def write(
         self, collection: Collection, documents: Sequence[Document], target: VectorTarget | None = None
@@ -71,8 +72,14 @@ class IngestService:
         outcome = StreamOutcome()
         types = collection.settings.field_types
         async for batch in batches(lines, lambda one: document_errors(one, target, self.limits, types), outcome):
-            for accepted in await self._commit(collection, batch, target):
-                outcome.counts[accepted.status] += 1
+            while batch:
+                try:
+                    for accepted in await self._commit(collection, list(batch.values()), target):
+                        outcome.counts[accepted.status] += 1
+                    break
+                except ForeignDocuments as error:
+                    for line in [line for line, one in batch.items() if one.id in error.reasons]:
+                        outcome.refuse(line, error.reasons[batch.pop(line).id])
         return outcome
 
     async def _commit(
@@ -111,7 +118,7 @@ class IngestService:
         waiting = asyncio.create_task(self._until_searchable(collection, ids))
         try:
             async with asyncio.timeout(self.wait_seconds) as timeout:
-                self._waits.add(timeout)
+                self.waits.add(timeout)
                 done: set[asyncio.Task[bool]] = set()
                 while not done:
                     done, _ = await asyncio.wait([waiting], timeout=STILL_THERE_SECONDS)
@@ -121,7 +128,7 @@ class IngestService:
         except TimeoutError:
             return False
         finally:
-            self._waits.discard(timeout)
+            self.waits.discard(timeout)
             waiting.cancel()
 
     async def _until_searchable(self, collection: Collection, ids: Sequence[DocumentId]) -> bool:
@@ -138,7 +145,7 @@ class IngestService:
     def stop_waiting(self) -> None:
         """End all waits, present and future, because the process stops. The documents are committed all the same."""
         self.wait_seconds = 0.0
-        for timeout in self._waits:
+        for timeout in self.waits:
             if not timeout.expired():
                 timeout.reschedule(asyncio.get_running_loop().time())
 

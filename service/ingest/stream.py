@@ -35,22 +35,24 @@ class StreamOutcome:
 
 async def batches(
     lines: Lines, validate: Callable[[Document], list[FieldError]], outcome: StreamOutcome
-) -> AsyncIterator[list[Document]]:
-    """The valid documents, to be committed batch by batch. A batch holds no id twice, so that the later one wins."""
-    batch: dict[DocumentId, Document] = {}
+) -> AsyncIterator[dict[int, Document]]:
+    """The valid documents by their lines, to be committed batch by batch. None has an id twice: the later one wins."""
+    batch: dict[int, Document] = {}
+    ids: set[DocumentId] = set()
     characters = 0
     async for line, document in _checked(lines, validate):
         if isinstance(document, str):
             outcome.refuse(line, document)
             continue
-        if document.id in batch or len(batch) >= BATCH_DOCUMENTS or characters > BATCH_CHARACTERS:
-            yield list(batch.values())
-            batch.clear()
-            characters = 0
-        batch[document.id] = document
+        if document.id in ids or len(batch) >= BATCH_DOCUMENTS or characters > BATCH_CHARACTERS:
+            yield batch
+            batch, characters = {}, 0
+            ids.clear()
+        batch[line] = document
+        ids.add(document.id)
         characters += len(document.text) + len(document.title) + 8 * len(document.vector or ())
     if batch:
-        yield list(batch.values())
+        yield batch
 
 
 async def _checked(

@@ -134,12 +134,11 @@ def is_loopback(host: str) -> bool:
     return host == "localhost"
 
 
-def require_key_or_loopback(settings: Settings) -> None:
+def require_key_or_loopback(settings: Settings, *, has_keys: bool) -> None:
     """Misconfigured where anybody on the network could read and write: no key, and not bound to loopback."""
-    if not is_loopback(settings.host) and not settings.api_keys:
-        raise Misconfigured(
-            f"AZIMUTH_HOST is {settings.host}, which others can reach: set AZIMUTH_API_KEYS first, or keep to 127.0.0.1"
-        )
+    if not is_loopback(settings.host) and not settings.api_keys and not has_keys:
+        first = "set AZIMUTH_API_KEYS or run `azimuth keys create` first, or keep to 127.0.0.1"
+        raise Misconfigured(f"AZIMUTH_HOST is {settings.host}, which others can reach: {first}")
 
 
 def require_usable(settings: Settings, port: int, setting: str = "AZIMUTH_PORT") -> None:

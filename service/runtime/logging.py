@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 _STANDARD_FIELDS = set(vars(logging.LogRecord("", 0, "", 0, "", None, None))) | {"message", "asctime", "taskName"}
-_CREDENTIALS = re.compile(r"(\bbearer +)[^\s\"'\\,]+|(://[^/\s:@\"]*:)[^/\s@\"\\]+(?=@)", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"(\bbearer +)[^\s\"'\\,]+|\bazk_[\w-]+|(://[^/\s:@\"]*:)[^/\s@\"\\]+(?=@)", re.IGNORECASE)
 LEAST_HIDDEN = 8
 """Characters of a key that is recognised anywhere; a shorter one may be a part of anything."""
 

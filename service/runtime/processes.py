@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 
 from service.client.http_client import Client
@@ -18,17 +18,12 @@ from service.core import metrics
 from service.core.errors import Misconfigured
 from service.core.periodic import in_background, repeat_every
 from service.runtime import supervisor
-from service.runtime.http_server import (
-    allowed_hosts,
-    first_free_port,
-    require_key_or_loopback,
-    require_usable,
-    serve_http,
-)
+from service.runtime.http_server import allowed_hosts, first_free_port, require_usable, serve_http
 from service.runtime.settings import Settings
 from service.store import disk_space
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.schema import migrations
+from service.store.postgres.store import Store, open_store
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +59,20 @@ async def migrate(settings: Settings, *, apply: bool = True) -> list[str]:
 
 
 @asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Store]:
+    """The migrated database, for a command; also while the service runs."""
+    async with database(settings) as (url, _):
+        await migrations.apply(url)
+        async with _open_store(settings, url) as store:
+            yield store
+
+
+def _open_store(settings: Settings, url: str) -> AbstractAsyncContextManager[Store]:
+    """With one connection, for what is little and rare."""
+    return open_store(url, name="keys", pool_size=1, statement_timeout_seconds=settings.statement_timeout_seconds)
+
+
+@asynccontextmanager
 async def _process(
     settings: Settings, *, supervised: bool, migrated: bool
 ) -> AsyncIterator[tuple[asyncio.Event, str, EmbeddedServer | None]]:
@@ -91,7 +100,6 @@ async def up(
     settings: Settings, *, workers: int, on_started: OnStarted | None = None, supervised: bool = False
 ) -> None:
     """Run PostgreSQL, an API and workers until SIGTERM or SIGINT."""
-    require_key_or_loopback(settings)
     require_usable(settings, settings.port)
     if settings.worker_port and workers:
         require_usable(settings, settings.worker_port, "AZIMUTH_WORKER_PORT")
@@ -124,7 +132,6 @@ def serve(settings: Settings, *, supervised: bool) -> None:
     """Run the API in this process until it is told to stop."""
     from service.runtime.container.renewal import open_renewed_api
 
-    require_key_or_loopback(settings)
     require_usable(settings, settings.port)
 
     async def run() -> None:
@@ -148,25 +155,27 @@ def serve(settings: Settings, *, supervised: bool) -> None:
 def worker(settings: Settings, *, supervised: bool) -> None:
     """Run one worker in this process until it is told to stop: it finishes its batch and releases other claims."""
     from service.api.app import create_worker_app
+    from service.runtime.container import components
     from service.runtime.container.worker import run_worker
 
     port = settings.worker_port
     if port:
-        require_key_or_loopback(settings)
         if supervised:  # a neighbour may have taken it since the supervisor looked; the work is more important
             port = first_free_port(settings.host, port)
         require_usable(settings, port, "AZIMUTH_WORKER_PORT")
 
     async def run() -> None:
-        async with _process(settings, supervised=supervised, migrated=supervised) as (stop, url, _):
+        async with (
+            _process(settings, supervised=supervised, migrated=supervised) as (stop, url, _),
+            AsyncExitStack() as stack,
+        ):
             listening = []
             if port:
                 log.info("metrics and health of this worker: %s", settings.address(port))
-                app = create_worker_app(
-                    api_keys=[key.get_secret_value() for key in settings.api_keys],
-                    allowed_hosts=allowed_hosts(settings),
-                    with_metrics=settings.expose_metrics,
-                )
+                store = await stack.enter_async_context(_open_store(settings, url))
+                keys = await stack.enter_async_context(components.open_key_ring(settings, store))
+                hosts = allowed_hosts(settings)
+                app = create_worker_app(keys=keys, allowed_hosts=hosts, with_metrics=settings.expose_metrics)
                 listening.append(serve_http(app, settings, port, stop))
             await asyncio.gather(run_worker(settings, url, stop), *listening)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.core.errors import CollectionNotFound
+from service.core.documents import Document
+from service.core.errors import CollectionNotFound, ForeignDocuments
 from service.core.filters import parse
 from service.core.ids import CollectionId, DocumentId
 from service.core.search import Candidate, Passage
@@ -372,3 +373,22 @@ async def test_passages_pass_the_filter_as_documents_are_now(world: World) -> No
 async def test_of_nothing_comes_nothing(world: World) -> None:
     assert await world.put() == ()
     assert await world.documents.passages(world.collection.id, [], None, 10) == ()
+
+
+@pytest.mark.parametrize("foreign", [doc("a", tenant="a"), doc("a", "new", tenant="b"), doc("a", tenant="b")], ids=str)
+async def test_only_documents_within_a_filter_are_replaced(world: World, foreign: Document) -> None:
+    """Also where it would change nothing, and then nothing of the same request is written."""
+    await world.put(doc("a", tenant="a"), doc("mine", tenant="b"), doc("gone", tenant="a"))
+    await world.delete("gone", now=later(1))
+    before = await world.get("a")
+    within, documents = parse({"tenant": "b"}), world.documents
+    new = [doc("new", tenant="b"), foreign]
+    with pytest.raises(ForeignDocuments) as refused:
+        await documents.put(world.collection.id, new, later(2), within=within)
+    assert list(refused.value.reasons) == ["a"]
+    assert await world.get("a") == before
+    allowed = [doc("mine", "other", tenant="b"), doc("gone", tenant="b"), doc("new", tenant="b")]
+    accepted = await documents.put(world.collection.id, allowed, later(3), within=within)
+    assert [one.status for one in accepted] == ["updated", "created", "created"]
+    accepted = await documents.put(world.collection.id, allowed, later(4), within=within)
+    assert [one.status for one in accepted] == ["unchanged"] * 3

@@ -4,6 +4,7 @@ Small enough to be obviously right, and held to the same contract suites as the 
 nothing, so each is a transaction of its own.
 """
 
+from tests.fakes.api_keys import FakeApiKeys as FakeApiKeys
 from tests.fakes.backfills import FakeBackfills as FakeBackfills
 from tests.fakes.collections import FakeAudit as FakeAudit
 from tests.fakes.collections import FakeCollections as FakeCollections
@@ -27,6 +28,7 @@ class FakeAdapters:
 
     def __init__(self) -> None:
         self.store = FakeStore()
+        self.api_keys = FakeApiKeys()
         self.collections = self.store.collections
         self.versions = self.store.versions
         self.documents = FakeDocuments(self.store)

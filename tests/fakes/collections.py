@@ -9,6 +9,7 @@ import orjson
 
 from service.core.collections import Collection, CollectionCounts, CollectionSettings, FieldState, IndexedField
 from service.core.errors import CollectionNotFound, Conflict, VersionNotFound
+from service.core.filters import Filter
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.recall import Band, EfSetting
 from service.core.versions import ApiProcess, AuditEntry, EmbedderIdentity, EmbedderVersion, Judgments, VersionState
@@ -108,10 +109,11 @@ class FakeCollections:
         for table in (self.rows, self.versions, self.known_counts, self.entries, self.judgments):
             table.pop(collection_id, None)
 
-    async def counts(self, collection: Collection) -> CollectionCounts:
+    async def counts(self, collection: Collection, within: Filter | None = None) -> CollectionCounts:
         if collection.id not in self.rows:
             raise VersionNotFound
-        return self.known_counts.get(collection.id, CollectionCounts(documents=0, chunks=0, pending=0, failed=0))
+        known = self.known_counts.get(collection.id, CollectionCounts(documents=0, chunks=0, pending=0, failed=0))
+        return known if within is None else dataclasses.replace(known, chunks=None)
 
     async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
         names = sorted(self.rows[collection_id].settings.field_types) if collection_id in self.rows else ()

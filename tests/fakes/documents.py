@@ -10,7 +10,7 @@ import numpy as np
 
 from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark, Position, Snapshot
 from service.core.documents import Accepted, Document, StoredDocument
-from service.core.errors import CollectionNotFound, VersionNotFound
+from service.core.errors import CollectionNotFound, ForeignDocuments, VersionNotFound
 from service.core.filters import Filter, matches
 from service.core.ids import CollectionId, DocumentId
 from service.core.search import Candidate, FilterMatch, Passage
@@ -29,6 +29,7 @@ class FakeDocuments:
         documents: Sequence[Document],
         now: datetime,
         vectors_of: EmbedderVersion | None = None,
+        within: Filter | None = None,
     ) -> tuple[Accepted, ...]:
         if not documents:
             return ()
@@ -37,6 +38,10 @@ class FakeDocuments:
             present = self._store.collections.version(collection_id, vectors_of.number)
             if not (present.written and present.spec.external):
                 raise VersionNotFound
+        living = [self._store.living_one(collection_id, document.id) for document in documents]
+        foreign = [one.id for one in living if one and within and not matches(within, one.metadata)]
+        if foreign:
+            raise ForeignDocuments(dict.fromkeys(foreign, "this id cannot be used by this key"))
         accepted = [self._put(collection_id, document, now, xid) for document in documents]
         if vectors_of is not None:
             for at, document in enumerate(documents):

@@ -157,7 +157,7 @@ async function showCollection(collection) {
   const fusion = settings.fusion.method === "convex" ? `convex, ${settings.fusion.alpha} on dense` : `RRF, k ${settings.fusion.k}`;
   const lag = collection.lexical_lag_seconds;
   const facts = {
-    Documents: `${count(counts.documents)} in ${count(counts.chunks)} chunks`,
+    Documents: counts.chunks === null ? count(counts.documents) : `${count(counts.documents)} in ${count(counts.chunks)} chunks`,
     Waiting: counts.pending ? `${count(counts.pending)} for the embedder` : "none",
     "Set aside": counts.failed ? count(counts.failed) : "none",
     Embedder: `${settings.embedder.model}, version ${collection.active_version}${version ? ` (${version.state})` : ""}`,

@@ -3,6 +3,7 @@ from datetime import datetime
 from typing import Protocol
 
 from service.core.collections import Collection, CollectionCounts, CollectionSettings, IndexedField
+from service.core.filters import Filter
 from service.core.ids import CollectionId, CollectionName
 from service.core.versions import AuditEntry, EmbedderIdentity
 
@@ -43,7 +44,8 @@ class Collections(Protocol):
     async def delete(self, collection_id: CollectionId) -> None:
         """Delete it with its documents, jobs, changes and tables of vectors."""
 
-    async def counts(self, collection: Collection) -> CollectionCounts: ...
+    async def counts(self, collection: Collection, within: Filter | None = None) -> CollectionCounts:
+        """Of the documents that pass; `chunks` only where all do."""
 
     async def fields(self, collection_id: CollectionId) -> tuple[IndexedField, ...]:
         """The declared fields by name, and whether filters can use them yet."""

@@ -18,6 +18,7 @@ class Documents(Protocol):
         documents: Sequence[Document],
         now: datetime,
         vectors_of: EmbedderVersion | None = None,
+        within: Filter | None = None,
     ) -> tuple[Accepted, ...]:
         """Create or replace, in one transaction with the jobs and the change rows; outcomes in the order given.
 
@@ -26,6 +27,8 @@ class Documents(Protocol):
 
         A document's own `vector` is stored under `vectors_of` in the same transaction, which ends its job there, even
         if the content is unchanged. VersionNotFound where that version takes no vectors (any more).
+
+        Only documents that pass `within` are replaced: ForeignDocuments, and nothing is written, where one does not.
         """
 
     async def delete(

@@ -99,6 +99,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
             loaded = await stack.enter_async_context(open_loaded(settings))
         models, reranker = loaded.models, loaded.reranker
         store = await stack.enter_async_context(components.open_store(settings, url, "api"))
+        keys = await stack.enter_async_context(components.open_key_ring(settings, store))
         await maintenance.repair_after_restore(store.pool)
         collections, versions, documents, vectors = store.collections, store.versions, store.documents, store.vectors
         queue, recalls, test_sets = store.queue, store.recalls, store.test_sets
@@ -249,7 +250,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
                 embedders=models,
                 reranker=reranker,
                 limits=limits,
-                api_keys=tuple(key.get_secret_value() for key in settings.api_keys),
+                keys=keys,
                 cors_origins=settings.cors_origins,
                 allowed_hosts=allowed_hosts(settings),
                 metrics=settings.expose_metrics,

@@ -1,8 +1,12 @@
 """Parts that the API, the worker and the benchmarks build alike from the settings."""
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from service.api.key_ring import REFRESH_SECONDS, KeyRing
+from service.core.periodic import in_background, repeat_every
 from service.embedder.models.registry import ModelRegistry
+from service.runtime.http_server import require_key_or_loopback
 from service.runtime.settings import Settings
 from service.spaces.model_verification import ModelVerifier
 from service.store.postgres import store as postgres_store
@@ -61,3 +65,13 @@ def state_machine(
         checks=checks,
         exact_below=settings.exact_below,
     )
+
+
+@asynccontextmanager
+async def open_key_ring(settings: Settings, store: Store) -> AsyncIterator[KeyRing]:
+    """The keys of the settings and of the database, kept up to date. Misconfigured where the network needs one."""
+    keys = KeyRing([key.get_secret_value() for key in settings.api_keys], store.api_keys)
+    await keys.refresh()
+    require_key_or_loopback(settings, has_keys=keys.required)
+    async with in_background(repeat_every("keys", REFRESH_SECONDS, keys.refresh)):
+        yield keys

@@ -4,16 +4,19 @@ import dataclasses
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from service.core.collections import Collection, CollectionCounts, CollectionSettings, IndexedField
 from service.core.errors import CollectionNotFound, Conflict
+from service.core.filters import Filter
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.versions import AuditEntry, EmbedderIdentity, EmbedderVersion, VersionState
 from service.store.postgres import audit
 from service.store.postgres.connection import collection_lock, sql_files
 from service.store.postgres.connection.pool import Adapter, retrying
 from service.store.postgres.filters import indexed_fields
+from service.store.postgres.filters.filter_sql import predicate
 from service.store.postgres.rows import collection_of
 from service.store.postgres.vectors import hnsw, vector_tables
 from service.store.postgres.versions import version_transitions
@@ -133,10 +136,13 @@ class PostgresCollections(Adapter):
         async with self._pool.connection() as connection:
             return tuple(field for _, field in await indexed_fields.declared(connection, collection_id))
 
-    async def counts(self, collection: Collection) -> CollectionCounts:
+    async def counts(self, collection: Collection, within: Filter | None = None) -> CollectionCounts:
         """Documents are counted (about 0.1 s for a million), chunks as PostgresVersions.status does it."""
-        values = {"id": collection.id, "version": collection.active_version}
+        condition = predicate(within)
+        query = SQL.counts if within is None else sql.SQL(SQL.counts_within).format(where=condition.expression)
+        values = {**condition.values, "id": collection.id, "version": collection.active_version}
         async with self._pool.connection() as connection:
-            ((documents, pending, failed),) = await (await connection.execute(SQL.counts, values)).fetchall()
+            ((documents, pending, failed),) = await (await connection.execute(query, values)).fetchall()
             status = await hnsw.space_status(connection, collection.id, collection.active_version)
-        return CollectionCounts(documents=documents, chunks=status.rows, pending=pending, failed=failed)
+        chunks = status.rows if within is None else None
+        return CollectionCounts(documents=documents, chunks=chunks, pending=pending, failed=failed)

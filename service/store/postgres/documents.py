@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from service.core.concurrency import off_loop
 from service.core.documents import Accepted, Document, StoredDocument
-from service.core.errors import CollectionNotFound
+from service.core.errors import CollectionNotFound, ForeignDocuments
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
 from service.core.metadata import nfc
@@ -50,6 +50,7 @@ class PostgresDocuments(Adapter):
         documents: Sequence[Document],
         now: datetime,
         vectors_of: EmbedderVersion | None = None,
+        within: Filter | None = None,
     ) -> tuple[Accepted, ...]:
         """CollectionNotFound where the collection was deleted meanwhile; Invalid where a field got a type meanwhile.
 
@@ -59,6 +60,7 @@ class PostgresDocuments(Adapter):
             return ()
         characters = sum(len(document.text) for document in documents)
         parts = await off_loop(characters, lambda: list(_upserts(documents)))
+        upsert, visible = _filtered(SQL.upsert, within)
 
         async def commit() -> dict[DocumentId, Accepted]:
             async with self._pool.transaction() as connection:
@@ -67,8 +69,8 @@ class PostgresDocuments(Adapter):
                     await client_vectors.check_accepts_vectors(connection, vectors_of)
                 written: list[Any] = []
                 for part in parts:
-                    values = {**part, "collection_id": collection_id, "now": now}
-                    written += await (await connection.execute(SQL.upsert, values)).fetchall()
+                    values = {**visible, **part, "collection_id": collection_id, "now": now}
+                    written += await (await connection.execute(upsert, values)).fetchall()
                 accepted = {
                     id_: Accepted(id=id_, status="created" if created else "updated", revision=revision)
                     for id_, revision, _, created in written
@@ -83,7 +85,13 @@ class PostgresDocuments(Adapter):
                 unchanged = [document.id for document in documents if document.id not in accepted]
                 content_revisions = {id_: content for id_, _, content, _ in written}
                 if unchanged:
-                    cursor = await connection.execute(SQL.revisions, {"collection_id": collection_id, "ids": unchanged})
+                    key = {"collection_id": collection_id, "ids": unchanged}
+                    if within is not None:
+                        passing = _filtered(SQL.filter_ids, within)[0], {**visible, **key}
+                        own = {row[0] for row in await (await connection.execute(*passing)).fetchall()}
+                        if foreign := dict.fromkeys(set(unchanged) - own, "this id cannot be used by this key"):
+                            raise ForeignDocuments(foreign)
+                    cursor = await connection.execute(SQL.revisions, key)
                     for id_, revision, content_revisions[id_] in await cursor.fetchall():
                         accepted[id_] = Accepted(id=id_, status="unchanged", revision=revision)
                 if vectors_of is not None:

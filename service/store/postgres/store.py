@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from service.store.postgres.api_keys import PostgresApiKeys
 from service.store.postgres.audit import PostgresAudit
 from service.store.postgres.change_feed import PostgresChanges
 from service.store.postgres.collections import PostgresCollections
@@ -37,6 +38,7 @@ class Store:
         self.processes = PostgresProcesses(pool)
         self.recalls = PostgresRecalls(pool)
         self.indexes = PostgresIndexes(pool)
+        self.api_keys = PostgresApiKeys(pool)
         self.fields = IndexedFields(pool)
 
 

@@ -81,7 +81,9 @@ async def test_requests_are_counted_by_template_and_never_by_path(api: Edge) -> 
         {"Authorization": SECRET},
         {"Authorization": f"Basic {SECRET}"},
         {"Authorization": b"Bearer \xff\xfe"},
-        {"X-API-Key": SECRET},
+        {"X-Key": SECRET},
+        {"X-API-Key": SECRET[:-1]},
+        {"api-key": f"Bearer {SECRET}"},
     ],
     ids=lambda headers: str(headers),
 )
@@ -93,7 +95,8 @@ async def test_without_a_valid_key_it_is_a_401(locked: Edge, path: str, headers:
 
 @pytest.mark.parametrize("key", [SECRET, "another"])
 async def test_each_key_is_accepted(locked: Edge, key: str) -> None:
-    for header in (bearer(key), {"Authorization": f"bearer  {key} "}):
+    basic = {"Authorization": "Basic eDp5"}  # of a proxy in between
+    for header in (bearer(key), {"Authorization": f"bearer  {key} "}, {"api-key": key}, {"X-API-Key": key} | basic):
         assert (await locked.client.get("/v1/collections", headers=header)).status_code == 200
         assert (await locked.client.get("/metrics", headers=header)).status_code == 200
 

@@ -19,6 +19,7 @@ from starlette.types import Message
 from service.api.app import create_app, create_worker_app
 from service.api.content_coding import CompressionMiddleware
 from service.api.http_protocol import HttpProtocol
+from service.api.key_ring import KeyRing
 from service.api.middleware import HeadMiddleware
 from service.api.web_security import FORM_TYPES, HEADERS, WebSecurityMiddleware, host_of
 from service.runtime.http_server import allowed_hosts
@@ -57,7 +58,7 @@ ADDRESSES = ["10.2.3.4:8000", "[fd00::17]", "0.0.0.0", "169.254.169.254"]
 
 
 async def status(host: str, allowed: tuple[str, ...]) -> int:
-    app = create_worker_app(api_keys=(), allowed_hosts=allowed, with_metrics=True)
+    app = create_worker_app(keys=KeyRing(), allowed_hosts=allowed, with_metrics=True)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=OWN) as client:
         answer = await client.get("/livez", headers={b"Host": host.encode("latin-1")})
         if not answer.is_success:
@@ -250,7 +251,7 @@ async def test_reference_and_metrics_can_be_closed(closed: str, paths: list[str]
 
 async def test_a_worker_answers_as_the_api_does() -> None:
     for with_metrics, status in ((True, 200), (False, 404)):
-        app = create_worker_app(api_keys=("secret",), allowed_hosts=LOCAL, with_metrics=with_metrics)
+        app = create_worker_app(keys=KeyRing(["secret"]), allowed_hosts=LOCAL, with_metrics=with_metrics)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             assert (await client.get("/livez")).json() == {"status": "alive"}
             assert_problem(await client.get("/metrics"), 401)

@@ -178,7 +178,7 @@ async def test_waits_end_when_the_process_stops(place: Place) -> None:
     await place.write(document("a"))
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         waiting = group.create_task(patient.wait_until_searchable(place.collection, [DocumentId("a")]))
-        while not patient._waits:
+        while not patient.waits:
             await asyncio.sleep(0)
         patient.stop_waiting()
     assert waiting.result() is False
@@ -189,13 +189,13 @@ async def test_a_wait_ends_when_its_collection_is_deleted(place: Place) -> None:
     patient = replace(place.ingest, wait_seconds=60.0)
     await place.write(document("a"))
     waiting = asyncio.create_task(patient.wait_until_searchable(place.collection, [DocumentId("a")]))
-    while not patient._waits:
+    while not patient.waits:
         await asyncio.sleep(0)
     await place.collections.delete(place.collection.id)
     async with asyncio.timeout(5):
         with pytest.raises(CollectionNotFound):
             await waiting
-    assert not patient._waits
+    assert not patient.waits
 
 
 async def test_a_client_vector_is_stored_at_length_one(theirs: Place) -> None:

@@ -7,8 +7,9 @@ import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -16,23 +17,28 @@ from fastapi import FastAPI
 from starlette.requests import Request
 
 from service.client.http_client import Client, Refused, Unreachable
+from service.core.access import ApiKey
 from service.core.errors import Misconfigured
 from service.runtime import http_server, processes
+from service.runtime.container import components
 from service.runtime.settings import Settings
+from service.store.postgres.store import Store
+from tests.fakes import FakeAdapters
 from tests.programs import program, unused_port
 from tests.running import running, until
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
 def test_loopback_needs_no_key(host: str) -> None:
-    http_server.require_key_or_loopback(Settings(host=host))
+    http_server.require_key_or_loopback(Settings(host=host), has_keys=False)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "search.example.org"])
 def test_other_addresses_need_a_key(host: str) -> None:
     with pytest.raises(Misconfigured, match="AZIMUTH_API_KEYS"):
-        http_server.require_key_or_loopback(Settings(host=host))
-    http_server.require_key_or_loopback(Settings.model_validate({"host": host, "api_keys": "secret"}))
+        http_server.require_key_or_loopback(Settings(host=host), has_keys=False)
+    http_server.require_key_or_loopback(Settings.model_validate({"host": host, "api_keys": "secret"}), has_keys=False)
+    http_server.require_key_or_loopback(Settings(host=host), has_keys=True)
 
 
 def test_an_occupied_port_is_refused() -> None:
@@ -180,12 +186,21 @@ def test_a_proxy_is_named_by_its_address(sent: str) -> None:
         Settings.model_validate({"trusted_proxies": sent})
 
 
-@pytest.mark.parametrize("closed", [{}, {"host": "0.0.0.0"}])
-def test_a_worker_that_cannot_have_its_port_says_so(closed: dict[str, str]) -> None:
+async def test_a_key_in_the_database_is_enough_for_the_network() -> None:
+    store = FakeAdapters()
+    public = Settings(host="0.0.0.0")
+    with pytest.raises(Misconfigured, match="azimuth keys create"):
+        await components.open_key_ring(public, cast(Store, store)).__aenter__()
+    await store.api_keys.create(ApiKey(name="ci", digest=b"1", role="read", created_at=datetime.now(UTC)), "tests")
+    async with components.open_key_ring(public, cast(Store, store)) as keys:
+        assert keys.required
+
+
+def test_a_worker_that_cannot_have_its_port_says_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as neighbour:
         port = neighbour.getsockname()[1]
-        with pytest.raises(Misconfigured, match="AZIMUTH_API_KEYS" if closed else "AZIMUTH_WORKER_PORT"):
-            processes.worker(Settings.model_validate({"worker_port": port, **closed}), supervised=False)
+        with pytest.raises(Misconfigured, match="AZIMUTH_WORKER_PORT"):
+            processes.worker(Settings.model_validate({"worker_port": port}), supervised=False)
 
 
 def test_the_next_free_port_is_used() -> None:

@@ -63,3 +63,11 @@ SELECT
      WHERE collection_id = %(id)s AND embedder_version = %(version)s AND set_aside_at IS NULL),
     (SELECT count(*) FROM jobs
      WHERE collection_id = %(id)s AND embedder_version = %(version)s AND set_aside_at IS NOT NULL)
+
+-- name: counts_within
+-- The same of the documents that pass.
+SELECT count(*), count(*) FILTER (WHERE j.document_id IS NOT NULL AND j.set_aside_at IS NULL), count(j.set_aside_at)
+FROM documents AS d
+LEFT JOIN jobs AS j
+    ON j.collection_id = d.collection_id AND j.document_id = d.document_id AND j.embedder_version = %(version)s
+WHERE d.collection_id = %(id)s AND d.deleted_at IS NULL AND {where}

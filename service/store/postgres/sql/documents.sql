@@ -7,7 +7,7 @@ WITH queued AS MATERIALIZED (
 SELECT c.id FROM collections AS c CROSS JOIN queued WHERE c.id = %(collection_id)s FOR KEY SHARE OF c
 
 -- name: upsert
--- Creates or replaces documents, locking them in order of their ids. What would not change gives no row.
+-- Creates or replaces documents, locking them in order of their ids. What would not change, or does not pass, gives no row.
 INSERT INTO documents AS d (
     collection_id, document_id, title, text, metadata, sent_metadata, content_hash, revision, content_revision,
     created_at, updated_at
@@ -38,9 +38,12 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET
     END,
     deleted_at = NULL
 -- A tombstone's hash is empty: whatever comes back differs.
-WHERE d.content_hash <> excluded.content_hash
-    OR d.metadata <> excluded.metadata
-    OR d.sent_metadata IS DISTINCT FROM excluded.sent_metadata
+WHERE (
+        d.content_hash <> excluded.content_hash
+        OR d.metadata <> excluded.metadata
+        OR d.sent_metadata IS DISTINCT FROM excluded.sent_metadata
+    )
+    AND (d.deleted_at IS NOT NULL OR {where})
 RETURNING d.document_id, d.revision, d.content_revision, d.created_at = d.updated_at AS created
 
 -- name: revisions

@@ -1,0 +1,102 @@
+"""Who may use which route: the one table. A route that is not in it is refused to everybody.
+
+docs/security.md has the same table in words, and a test compares the two with the routes that there are.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal, NamedTuple
+
+from starlette.requests import Request
+
+from service.core.access import ROLES, Access, KeyRole
+from service.core.errors import Forbidden
+
+Reach = Literal["documents", "collections", "everything"]
+"""What an answer may be about, and so which keys get one.
+
+documents    only documents that the filter of the key admits: any key
+collections  all documents of a collection: keys without a filter
+everything   all collections: keys without a filter, and for all collections
+"""
+
+
+class Permission(NamedTuple):
+    """The least role; None: nobody needs a key."""
+
+    role: KeyRole | None
+    reach: Reach
+
+    def refusal(self, access: Access) -> str | None:
+        """Why this client may not use the route; None where it may."""
+        if self.role is None:
+            return None
+        if access.role is None or ROLES.index(access.role) < ROLES.index(self.role):
+            return f"this needs a key with the role {self.role}"
+        if self.reach != "documents" and access.where is not None:
+            return "this is about more documents than the filter of the key admits"
+        if self.reach == "everything" and not access.whole:
+            return "this is about all collections, and the key is for some of them"
+        return None
+
+
+OPEN: Final = Permission(None, "documents")
+_READ, _WRITE = Permission("read", "documents"), Permission("write", "documents")
+_LOOK, _CHANGE, _ADMINISTER = (Permission(role, "collections") for role in ROLES)
+_ONE: Final = "/v1/collections/{collection}"
+
+PERMISSIONS: Final[Mapping[str, Permission]] = {
+    "GET /": OPEN,
+    "GET /console/{name}": OPEN,
+    "GET /docs": OPEN,
+    "GET /livez": OPEN,
+    "GET /readyz": OPEN,
+    "GET /metrics": Permission("read", "everything"),
+    "GET /v1/collections": _READ,
+    f"GET {_ONE}": _READ,
+    f"PUT {_ONE}": _ADMINISTER,
+    f"DELETE {_ONE}": _ADMINISTER,
+    f"GET {_ONE}/documents": _READ,
+    f"POST {_ONE}/documents": _WRITE,
+    f"GET {_ONE}/documents/{{id}}": _READ,
+    f"DELETE {_ONE}/documents/{{id}}": _WRITE,
+    f"POST {_ONE}/documents/delete": _WRITE,
+    f"GET {_ONE}/documents/failed": _LOOK,
+    f"POST {_ONE}/documents/failed/retry": _CHANGE,
+    f"POST {_ONE}/search": _READ,
+    f"POST {_ONE}/search/batch": _READ,
+    f"POST {_ONE}/similar/{{id}}": _READ,
+    f"GET {_ONE}/judgments": _LOOK,
+    f"POST {_ONE}/judgments": _CHANGE,
+    f"DELETE {_ONE}/judgments": _CHANGE,
+    f"POST {_ONE}/evaluate": _LOOK,
+    f"GET {_ONE}/audit": _LOOK,
+    f"GET {_ONE}/drift": _LOOK,
+    f"GET {_ONE}/geometry": _LOOK,
+    f"GET {_ONE}/recall": _LOOK,
+    f"GET {_ONE}/versions": _LOOK,
+    f"POST {_ONE}/versions": _ADMINISTER,
+    f"POST {_ONE}/versions/rollback": _ADMINISTER,
+    f"GET {_ONE}/versions/{{number}}": _LOOK,
+    f"DELETE {_ONE}/versions/{{number}}": _ADMINISTER,
+    f"GET {_ONE}/versions/{{number}}/index": _LOOK,
+    f"POST {_ONE}/versions/{{number}}/pause": _ADMINISTER,
+    f"POST {_ONE}/versions/{{number}}/promote": _ADMINISTER,
+    f"POST {_ONE}/versions/{{number}}/reindex": _ADMINISTER,
+    f"POST {_ONE}/versions/{{number}}/resume": _ADMINISTER,
+    "POST /rerank": _READ,
+    "POST /tokenize": _READ,
+    "GET /v1/models": _READ,
+    "POST /v1/embeddings": _READ,
+    "POST /v1/models/identify": _READ,
+    "POST /v1/rerank": _READ,
+    "POST /v2/rerank": _READ,
+}
+
+
+async def authorize(request: Request) -> None:
+    """Forbidden unless the table says that whoever sent the request may use its route."""
+    route = f"{request.method} {request.scope['route'].path_format}"
+    permission = PERMISSIONS.get(route)
+    refusal = "nobody may use this route" if permission is None else permission.refusal(request.state.access)
+    if refusal is not None:
+        raise Forbidden(refusal)

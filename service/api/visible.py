@@ -1,0 +1,150 @@
+"""The service as one API key sees it: other collections, and documents that its filter does not admit, do not exist.
+
+Handlers get it from `dependencies.get_service` and nothing else, so that none of them can forget what a key may see.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, cast
+
+from service.core.access import Access
+from service.core.collections import Collection, CollectionCounts
+from service.core.documents import Accepted, Document, StoredDocument
+from service.core.errors import CollectionNotFound, FieldError, ForeignDocuments, Invalid
+from service.core.filters import And, Filter, matches
+from service.core.ids import CollectionId, CollectionName, DocumentId
+from service.core.ports.collections import Collections
+from service.core.ports.documents import Documents
+from service.core.search import SearchRequest, SearchResult
+from service.core.versions import EmbedderVersion
+from service.search.encode_query import SharedQueryEncoding
+from service.search.pipeline import SearchPipeline
+
+if TYPE_CHECKING:
+    from service.api.dependencies import Service
+
+
+def visible_service(service: "Service", access: Access) -> "Service":
+    """Also a name that comes in a body instead of the URL leads to visible collections alone."""
+    if access.whole:
+        return service
+    collections = cast(Collections, VisibleCollections(service.collections, access))
+    documents = service.documents
+    if access.where is not None:
+        documents = cast(Documents, VisibleDocuments(documents, service.collections, access))
+    return replace(
+        service,
+        collections=collections,
+        collection_service=replace(service.collection_service, collections=collections),
+        documents=documents,
+        ingest=replace(service.ingest, documents=documents),
+        search=cast(SearchPipeline, VisibleSearch(service.search, collections, documents, access)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleCollections:
+    """Those that the key is for. Whether there are others is not looked up, so that not even the time tells it."""
+
+    _collections: Collections
+    _access: Access
+
+    def __getattr__(self, name: str) -> Any:
+        """What is done to one that was found here."""
+        return getattr(self._collections, name)
+
+    def _require(self, name: CollectionName) -> None:
+        if not self._access.sees(name):
+            raise CollectionNotFound(f"There is no collection named {name}.")
+
+    async def create(self, name: CollectionName, *details: Any) -> Collection:
+        self._require(name)
+        return await self._collections.create(name, *details)
+
+    async def by_name(self, name: CollectionName) -> Collection:
+        self._require(name)
+        return await self._collections.by_name(name)
+
+    async def all(self) -> tuple[Collection, ...]:
+        return tuple(one for one in await self._collections.all() if self._access.sees(one.name))
+
+    async def counts(self, collection: Collection) -> CollectionCounts:
+        return await self._collections.counts(collection, self._access.within(collection))
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleDocuments:
+    """Those that the filter of the key admits. Others cannot be read, deleted or replaced, and none can become one.
+
+    The rest of the port is missing: a handler that used it would fail rather than show too much.
+    """
+
+    _documents: Documents
+    _collections: Collections
+    _access: Access
+
+    async def _within(self, collection_id: CollectionId, where: Filter | None = None) -> Filter:
+        return cast(Filter, self._access.within(await self._collections.get(collection_id), where))
+
+    async def put(
+        self,
+        collection_id: CollectionId,
+        documents: Sequence[Document],
+        now: datetime,
+        vectors_of: EmbedderVersion | None = None,
+    ) -> tuple[Accepted, ...]:
+        """ForeignDocuments, before anything is written, where one would not be visible, or replaces one that is not."""
+        where = await self._within(collection_id)
+        outside = "its metadata does not pass the filter of this key"
+        if refused := {one.id: outside for one in documents if not matches(where, one.metadata)}:
+            raise ForeignDocuments(refused)
+        return await self._documents.put(collection_id, documents, now, vectors_of, where)
+
+    async def delete(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
+    ) -> tuple[DocumentId, ...]:
+        return await self._documents.delete(collection_id, ids, now, await self._within(collection_id, where))
+
+    async def get(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Mapping[DocumentId, StoredDocument]:
+        where, found = await self._within(collection_id), await self._documents.get(collection_id, ids)
+        return {id_: one for id_, one in found.items() if matches(where, one.metadata)}
+
+    async def page(
+        self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
+    ) -> tuple[StoredDocument, ...]:
+        return await self._documents.page(collection_id, after, limit, await self._within(collection_id, where))
+
+    async def filter_ids(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
+    ) -> frozenset[DocumentId]:
+        return await self._documents.filter_ids(collection_id, ids, await self._within(collection_id, where))
+
+
+@dataclass(frozen=True, slots=True)
+class VisibleSearch:
+    """Searches among the visible documents, and for what is like one of them."""
+
+    _search: SearchPipeline
+    _collections: Collections
+    _documents: Documents
+    _access: Access
+
+    def forget(self, name: CollectionName) -> None:
+        self._search.forget(name)
+
+    async def run(
+        self, name: CollectionName, request: SearchRequest, shared: SharedQueryEncoding | None = None
+    ) -> SearchResult:
+        collection = await self._collections.by_name(name)
+        if self._access.where is None:
+            return await self._search.run(name, request, shared)
+        if request.like is not None and request.like.ids:
+            visible = await self._documents.filter_ids(collection.id, list(request.like.ids), And(()))
+            missing = [(field, one.id) for field, one in request.like.by_field if one.id not in {None, *visible}]
+            if missing:
+                errors = [FieldError(field, f"there is no document {id_!r}") for field, id_ in missing]
+                raise Invalid("; ".join(f"{error.field}: {error.message}" for error in errors), errors)
+        within = replace(request, where=self._access.within(collection, request.where))
+        result = await self._search.run(name, within, shared)
+        return replace(result, dense=replace(result.dense, selectivity=None))  # tells how many documents there are

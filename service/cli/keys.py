@@ -1,0 +1,135 @@
+"""`azimuth keys`: who may use the service. It works on the database, which every API process reads once a second."""
+
+import asyncio
+import getpass
+import re
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.text import Text
+
+from service.cli import shell
+from service.core.access import ApiKey, KeyRole, digest_of, parse_rate
+from service.core.errors import Invalid
+from service.core.periodic import utc_now
+from service.core.ports.api_keys import ApiKeys
+from service.runtime.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="API keys: create, list, rotate and revoke them.")
+
+T = TypeVar("T")
+Name = Annotated[str, typer.Argument(help="Name of the key.")]
+_ACTOR = f"command by {getpass.getuser()}"
+_HIDDEN = {"digest", "created_at", "requests"}
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def _duration(text: str) -> timedelta:
+    if (found := re.fullmatch(r"(\d{1,6})([smhd])|0", text)) is None:
+        raise typer.BadParameter("expected a number with a unit: 30s, 15m, 1h or 90d")
+    return timedelta(**{_UNITS[found[2] or "s"]: int(found[1] or 0)})
+
+
+@app.command()
+def create(
+    name: Annotated[str | None, typer.Argument(help="For logs and audit trails; default: made of its digest.")] = None,
+    role: Annotated[KeyRole, typer.Option(help="What it may do.")] = "read",
+    collections: Annotated[str, typer.Option(help="Comma-separated names; `*` stands for any characters.")] = "*",
+    rate: Annotated[str | None, typer.Option(help="Most requests: 50/s, 600/m or 1000/h.")] = None,
+    where: Annotated[
+        str | None, typer.Option("--filter", help="JSON; only documents that pass exist for this key.")
+    ] = None,
+    expires: Annotated[
+        timedelta | None, typer.Option(parser=_duration, metavar="TIME", help="After 12h, 90d ...; default: never.")
+    ] = None,
+) -> None:
+    """Create a key and print its secret, which is shown this once. From the first key on, every request needs one."""
+    (secret, digest), now = _new_secret(), utc_now()
+    key = ApiKey(
+        name=name or f"key-{digest.hex()[:8]}",
+        digest=digest,
+        role=role,
+        collections=tuple(one.strip() for one in collections.split(",")),
+        filter=None if where is None else shell.parse_json(where, "--filter"),
+        rate=rate,
+        created_at=now,
+        expires_at=None if expires is None else now + expires,
+    )
+    try:
+        key.access()
+        parse_rate(rate or "1/s")
+    except Invalid as error:
+        shell.fail(error.detail)
+    _run(lambda keys: keys.create(key, _ACTOR))
+    shell.print_err(f"The key {key.name}, which is shown this once:", style="")
+    shell.print_out(secret)
+
+
+@app.command()
+def rotate(
+    name: Name,
+    overlap: Annotated[
+        timedelta, typer.Option(parser=_duration, metavar="TIME", help="How long the former secret goes on working.")
+    ] = "1h",  # type: ignore[assignment]  # parsed as if it had been given
+) -> None:
+    """Give a key another secret and print it. If the former one leaked, use `--overlap 0`."""
+    secret, digest = _new_secret()
+    _run(lambda keys: keys.end(name, utc_now(), _ACTOR, successor=digest, overlap=overlap))
+    shell.print_err(f"The new secret of {name}, which is shown this once; the former one ends in {overlap}:", style="")
+    shell.print_out(secret)
+
+
+@app.command()
+def revoke(name: Name) -> None:
+    """End a key, with all its secrets, within seconds."""
+    _run(lambda keys: keys.end(name, utc_now(), _ACTOR))
+    shell.print_err(f"{name} is revoked.", style="")
+
+
+@app.command("list")
+def list_keys(as_json: shell.AsJson = False) -> None:
+    """List the keys, without their secrets."""
+    rows = [{**asdict(key), "active": key.living(utc_now())} for key in _run(lambda keys: keys.all())]
+    _print([{name: value for name, value in row.items() if name not in _HIDDEN} for row in rows], as_json)
+
+
+@app.command()
+def audit(as_json: shell.AsJson = False) -> None:
+    """List who created, rotated and revoked which key, newest first."""
+    _print(_run(lambda keys: keys.changes()), as_json)
+
+
+def _print(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    if as_json or not rows:
+        shell.out.print_json(data=list(rows), default=str)
+        return
+    table = shell.plain_table(*rows[0])
+    for row in rows:
+        table.add_row(*map(_cell, row.values()))
+    shell.out.print(table)
+
+
+def _cell(value: Any) -> Text:
+    if isinstance(value, tuple | datetime):
+        return Text(",".join(value) if isinstance(value, tuple) else f"{value:%Y-%m-%d %H:%M}")
+    return Text("" if value is None else str(value))
+
+
+def _new_secret() -> tuple[str, bytes]:
+    """And its digest. The prefix is for programs that look for secrets in files."""
+    secret = f"azk_{secrets.token_urlsafe(32)}"
+    return secret, digest_of(secret.encode())
+
+
+def _run(work: Callable[[ApiKeys], Awaitable[T]]) -> T:
+    from service.runtime import processes
+
+    async def run() -> T:
+        async with processes.open_database(Settings()) as store:
+            return await work(store.api_keys)
+
+    return asyncio.run(run())
