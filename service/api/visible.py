@@ -115,6 +115,11 @@ class VisibleDocuments:
     ) -> tuple[StoredDocument, ...]:
         return await self._documents.page(collection_id, after, limit, await self._within(collection_id, where))
 
+    async def page_ids(
+        self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter
+    ) -> tuple[DocumentId, ...]:
+        return await self._documents.page_ids(collection_id, after, limit, await self._within(collection_id, where))
+
     async def filter_ids(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
     ) -> frozenset[DocumentId]:

@@ -225,6 +225,7 @@ def test_keys_change_within_seconds_in_a_running_service(service: Running, serve
             pass
         assert (limited.status_code, limited.headers["RateLimit-Remaining"]) == (429, "0")
         assert 1 <= int(limited.headers["Retry-After"]) <= 400
+        time.sleep(2.5)  # the use is written once a second
         listed = run_azimuth(["keys", "list", "--json"], AZIMUTH_DATABASE_URL=url)
         rows = [row for row in json.loads(listed.stdout) if row["name"] == "ci"]
         assert [row["active"] for row in rows] == [True, True]

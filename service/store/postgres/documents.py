@@ -60,7 +60,7 @@ class PostgresDocuments(Adapter):
             return ()
         characters = sum(len(document.text) for document in documents)
         parts = await off_loop(characters, lambda: list(_upserts(documents)))
-        upsert, visible = _filtered(SQL.upsert, within)
+        upsert, condition = _filtered(SQL.upsert, within)
 
         async def commit() -> dict[DocumentId, Accepted]:
             async with self._pool.transaction() as connection:
@@ -69,7 +69,7 @@ class PostgresDocuments(Adapter):
                     await client_vectors.check_accepts_vectors(connection, vectors_of)
                 written: list[Any] = []
                 for part in parts:
-                    values = {**visible, **part, "collection_id": collection_id, "now": now}
+                    values = {**condition.values, **part, "collection_id": collection_id, "now": now}
                     written += await (await connection.execute(upsert, values)).fetchall()
                 accepted = {
                     id_: Accepted(id=id_, status="created" if created else "updated", revision=revision)
@@ -87,7 +87,7 @@ class PostgresDocuments(Adapter):
                 if unchanged:
                     key = {"collection_id": collection_id, "ids": unchanged}
                     if within is not None:
-                        passing = _filtered(SQL.filter_ids, within)[0], {**visible, **key}
+                        passing = _filtered(SQL.filter_ids, within)[0], {**condition.values, **key}
                         own = {row[0] for row in await (await connection.execute(*passing)).fetchall()}
                         if foreign := dict.fromkeys(set(unchanged) - own, "this id cannot be used by this key"):
                             raise ForeignDocuments(foreign)

@@ -11,8 +11,11 @@ from starlette.datastructures import Headers
 
 from service.api.key_ring import KeyRing, TokenBucket
 from service.api.permissions import PERMISSIONS
+from service.api.visible import VisibleCollections, VisibleDocuments
 from service.core.access import ApiKey, digest_of
 from service.core.errors import DatabaseUnavailable, RateLimited
+from service.core.ports.collections import Collections
+from service.core.ports.documents import Documents
 from tests.edge import Edge, assert_problem, edge, hit_ids
 from tests.fakes import FakeApiKeys
 
@@ -120,6 +123,17 @@ async def test_documents_that_the_filter_does_not_admit_do_not_exist(api: Edge) 
     assert (await api.post(f"{papers}/documents/delete", {"ids": ["b", "c"]}))["deleted"] == 0
     assert (await api.post(f"{papers}/documents/delete", {"filter": everything}))["deleted"] == 0
     assert [one["id"] for one in (await use(api, "root").get(f"{papers}/documents"))["documents"]] == ["a", "b", "c"]
+
+
+def test_a_new_method_of_a_port_is_either_narrowed_or_missing() -> None:
+    """What is added to these must be thought of in `visible.py`."""
+
+    def methods(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert methods(Documents) - methods(VisibleDocuments) == {"match_filter", "passages", "texts"}
+    of_one_that_was_found = {"get", "update", "delete", "fields"}
+    assert methods(Collections) - methods(VisibleCollections) == of_one_that_was_found
 
 
 @pytest.mark.parametrize(

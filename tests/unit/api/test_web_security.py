@@ -112,7 +112,7 @@ async def test_without_a_host_old_health_checks_alone_are_answered(version: str,
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/livez", "query_string": b"", "headers": []}
-    app = create_worker_app(api_keys=(), allowed_hosts=LOCAL, with_metrics=True)
+    app = create_worker_app(keys=KeyRing(), allowed_hosts=LOCAL, with_metrics=True)
     await app({**scope, "http_version": version}, receive, send)
     assert sent[0]["status"] == expected
 
