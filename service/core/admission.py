@@ -41,7 +41,8 @@ class AdmissionLimit:
         self._recent = self._met = 0.0  # means of the logarithm of the latency and of those met
         self._quiet: deque[float] = deque(maxlen=QUIET_SAMPLES)
         self._quiet_at, self._probe_until = clock(), -math.inf
-        self._clients: Counter[str] = Counter()
+        self.clients: Counter[str] = Counter()
+        """How many requests of each are under way."""
 
     @property
     def current(self) -> int:
@@ -50,27 +51,17 @@ class AdmissionLimit:
 
     @property
     def under_way(self) -> int:
-        return self._clients.total()
+        return self.clients.total()
 
     def require_room(self, client: str) -> None:
         """Overloaded where no further request of this client is admitted now."""
         room = self.current - self.under_way
-        if room > 0 or (client not in self._clients and room > -RESERVE * self.current):
+        if room > 0 or (client not in self.clients and room > -RESERVE * self.current):
             return
         if self.clock() > max(self._quiet_at, self._probe_until) + PROBE_EVERY_SECONDS:
             self._quiet.clear()
             self._probe_until = self.clock() + PROBE_SECONDS
         raise Overloaded("too many requests at once")
-
-    def enter(self, client: str) -> int:
-        """How many are under way now, this one included."""
-        self._clients[client] += 1
-        return self.under_way
-
-    def leave(self, client: str) -> None:
-        self._clients[client] -= 1
-        if not self._clients[client]:
-            del self._clients[client]
 
     def learn(self, seconds: float, met: int) -> None:
         """From a request that was answered after `seconds`. `met`: how many were under way when it began, with it."""
@@ -102,12 +93,13 @@ class Admission:
         if self._started is None:
             self.limit.require_room(self.client)
             self._started = self.limit.clock()
-            self._met = self.limit.enter(self.client)
+            self.limit.clients[self.client] += 1
+            self._met = self.limit.under_way
 
     def finish(self, *, answered: bool) -> None:
         """What was not `answered` (refused, failed, given up by its client) says nothing about the latency."""
         if self._met and self._started is not None:
-            self.limit.leave(self.client)
+            self.limit.clients -= Counter([self.client])
             if answered:
                 self.limit.learn(self.limit.clock() - self._started, self._met)
             self._met = 0

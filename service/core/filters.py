@@ -42,6 +42,10 @@ class Condition:
     operand: Scalar | tuple[Scalar, ...]
     at: str = field(default="filter", compare=False, repr=False)
 
+    @property
+    def operands(self) -> tuple[Scalar, ...]:
+        return self.operand if isinstance(self.operand, tuple) else (self.operand,)
+
 
 @dataclass(frozen=True, slots=True)
 class And:
@@ -268,8 +272,8 @@ def operands(where: Filter | None) -> int:
     match where:
         case None:
             return 0
-        case Condition(operand=operand):
-            return len(operand) if isinstance(operand, tuple) else 1
+        case Condition():
+            return len(where.operands)
         case Not(part=part):
             return operands(part)
         case And(parts=parts) | Or(parts=parts):

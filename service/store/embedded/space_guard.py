@@ -52,14 +52,11 @@ class SpaceGuard:
             return True
         if free < _ROOM_AGAIN * reserve:
             return False
-        self._keep_ballast(free - reserve)
+        size = min(_BALLAST_BYTES, reserve // 2)
+        if not self._ballast.exists() and free - reserve > 2 * size:
+            self._ballast.write_bytes(bytes(size))
         if not self.low:
             return False
         self._on.rename(self._off)
         _logger.warning("there is room on the disk again: writes are taken", extra={"free_bytes": free})
         return True
-
-    def _keep_ballast(self, spare: int) -> None:
-        size = min(_BALLAST_BYTES, disk_space.reserve_bytes(self._folder) // 2)
-        if not self._ballast.exists() and spare > 2 * size:
-            self._ballast.write_bytes(bytes(size))

@@ -20,6 +20,7 @@ from service.core.errors import CollectionNotFound, ForeignDocuments
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
 from service.core.metadata import nfc
+from service.core.portions import portions
 from service.core.search import Candidate, FilterMatch, Passage
 from service.core.versions import EmbedderVersion
 from service.store.postgres import change_feed, queue
@@ -112,9 +113,8 @@ class PostgresDocuments(Adapter):
         async def commit() -> set[DocumentId]:
             async with self._pool.transaction() as connection:
                 await _hold_collection(connection, collection_id)
-                deleted = [
-                    row[0] for row in await (await connection.execute(statement, values, prepare=False)).fetchall()
-                ]
+                cursor = await connection.execute(statement, values, prepare=False)
+                deleted = [id_ for (id_,) in await cursor.fetchall()]
                 if deleted:
                     await indexed_fields.keep(connection, collection_id, deleted)
                     await change_feed.record(connection, collection_id, deleted, now)
@@ -134,22 +134,14 @@ class PostgresDocuments(Adapter):
     async def page(
         self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
     ) -> tuple[StoredDocument, ...]:
-        return tuple(map(document_of, await self._page(SQL.page, collection_id, after, limit, where)))
+        values = {"collection_id": collection_id, "after": after or "", "limit": limit}
+        return tuple(map(document_of, await self._fetch(SQL.page, where, values)))
 
     async def page_ids(
         self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter
     ) -> tuple[DocumentId, ...]:
-        return tuple(id_ for (id_,) in await self._page(SQL.page_ids, collection_id, after, limit, where))
-
-    async def _page(
-        self,
-        query: LiteralString,
-        collection_id: CollectionId,
-        after: DocumentId | None,
-        limit: int,
-        where: Filter | None,
-    ) -> list[TupleRow]:
-        return await self._fetch(query, where, {"collection_id": collection_id, "after": after or "", "limit": limit})
+        values = {"collection_id": collection_id, "after": after or "", "limit": limit}
+        return tuple(id_ for (id_,) in await self._fetch(SQL.page_ids, where, values))
 
     async def match_filter(
         self, collection_id: CollectionId, where: Filter, cap: int, seconds: float | None = None
@@ -209,18 +201,13 @@ def _upserts(documents: Sequence[Document]) -> Iterator[Mapping[str, list[Any]]]
     The driver copies values on the event loop: texts as they are, and JSON that is written here.
     """
     rows: list[tuple[Any, ...]] = []
-    size = 0
     for document in sorted(documents, key=lambda document: document.id):
         sent, metadata = dict(document.metadata), nfc(document.metadata)
-        data = orjson.dumps(metadata)
-        if rows and size + len(document.text) + len(data) > PART_SIZE:
-            yield dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
-            rows, size = [], 0
         sent_json = None if sent == metadata else Jsonb(orjson.dumps(sent), bytes)
-        hashed = document.content_hash
-        rows.append((document.id, document.title, document.text, Jsonb(data, bytes), sent_json, hashed))
-        size += len(document.text) + len(data)
-    yield dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
+        json = Jsonb(orjson.dumps(metadata), bytes)
+        rows.append((document.id, document.title, document.text, json, sent_json, document.content_hash))
+    for part in portions(rows, lambda row: len(row[2]) + len(row[3].obj), PART_SIZE):
+        yield dict(zip(_COLUMNS, map(list, zip(*part, strict=True)), strict=True))
 
 
 async def _hold_collection(connection: Connection, collection_id: CollectionId) -> None:

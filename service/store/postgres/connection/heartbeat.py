@@ -157,8 +157,7 @@ class Heartbeat:
         task = asyncio.create_task(self._ask())
         try:
             for _ in range(round(seconds / _SLICE_SECONDS)):
-                if not task.done():
-                    await asyncio.wait([task], timeout=_SLICE_SECONDS)
+                await asyncio.wait([task], timeout=_SLICE_SECONDS)
         finally:
             silent = not task.done()
             if silent and self._connection is not None:

@@ -108,11 +108,14 @@ class Pool(AsyncConnectionPool[Connection]):
         await self.heartbeat.require_available()
         while True:
             connection = await super().getconn(max(0.001, deadline - monotonic()))
-            if await _usable(connection):
-                connection.limit_seconds = self.limit_seconds
+            connection.limit_seconds = self.limit_seconds
+            try:
+                if heartbeat.has_input(connection):  # the server has hung up, or sent a notice
+                    await self.check_connection(connection)
                 return connection
-            await connection.close()
-            await self.putconn(connection)
+            except psycopg.Error:
+                await connection.close()
+                await self.putconn(connection)
 
     @asynccontextmanager
     async def connection(  # the parent's signature
@@ -320,16 +323,6 @@ async def retrying(
                 raise
         await asyncio.sleep(pause.total_seconds() * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 not a secret
     return await work()
-
-
-async def _usable(connection: Connection) -> bool:
-    """False where the server has hung up. Only a connection with something to read is checked: it may be a notice."""
-    if heartbeat.has_input(connection):
-        try:
-            await Pool.check_connection(connection)
-        except psycopg.Error:
-            return False
-    return True
 
 
 def _milliseconds(seconds: float) -> str:

@@ -108,9 +108,8 @@ def _lookups(where: Filter) -> int:
             return 1 + sum(map(_lookups, parts))
         case Not(part):
             return _lookups(part)
-        case Condition(path, operand=operand):
-            values = len(operand) if isinstance(operand, tuple) else 1
-            return len(list(readings(path))) + values // _VALUES_PER_LOOKUP
+        case Condition(path):
+            return len(list(readings(path))) + len(where.operands) // _VALUES_PER_LOOKUP
 
 
 def indexed_predicate(where: Filter) -> Predicate:
@@ -132,8 +131,8 @@ def _necessary(where: Filter) -> str | None:
     match where:
         case And(parts):
             return next(filter(None, map(_necessary, parts)), None)
-        case Condition(path, "$eq" | "$in", operand):
-            return _equality(accessors(path), operand if isinstance(operand, tuple) else (operand,))
+        case Condition(path, "$eq" | "$in"):
+            return _equality(accessors(path), where.operands)
         case _:
             return None
 
@@ -172,8 +171,7 @@ def _not(expression: sql.Composable) -> sql.Composable:
 
 
 def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
-    paths, operand = accessors(condition.path), condition.operand
-    operands = operand if isinstance(operand, tuple) else (operand,)
+    paths, operand, operands = accessors(condition.path), condition.operand, condition.operands
 
     def bind(value: object) -> sql.Placeholder:
         name = f"filter_{len(values)}"

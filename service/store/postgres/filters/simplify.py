@@ -5,11 +5,12 @@ are merged: `$eq` and `$in` under `$or`, `$ne` and `$nin` under `$and`. The othe
 an array each condition may hold for another element.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from service.core.filters import And, Condition, Filter, Not, Operator, Or, Scalar
+from service.core.filters import And, Condition, Filter, Not, Operator, Or
 
 _NEGATIONS: dict[Operator, Operator] = {"$eq": "$ne", "$ne": "$eq", "$in": "$nin", "$nin": "$in"}
 
@@ -35,26 +36,18 @@ def simplified(where: Filter, *, negated: bool = False) -> Filter:
 
 
 def _merged(parts: Sequence[Filter], operator: Literal["$in", "$nin"]) -> tuple[Filter, ...]:
-    """With one list of values for each field that is compared with several."""
+    """With one list of values for each field that is compared with several. To Python 1, 1.0 and True are the same."""
     single = "$eq" if operator == "$in" else "$ne"
-    first: dict[tuple[str, ...], int] = {}
-    found: list[list[Filter]] = []
+    found: dict[tuple[str, ...] | int, Filter] = {}
+    fields: defaultdict[tuple[str, ...], list[Condition]] = defaultdict(list)
     for part in parts:
-        if not isinstance(part, Condition) or part.operator not in (single, operator):
-            found.append([part])
-        elif part.path in first:
-            found[first[part.path]].append(part)
+        if isinstance(part, Condition) and part.operator in (single, operator):
+            found.setdefault(part.path, part)
+            fields[part.path].append(part)
         else:
-            first[part.path] = len(found)
-            found.append([part])
-    return tuple(_union(group, operator) if len(group) > 1 else group[0] for group in found)
-
-
-def _union(conditions: Iterable[Filter], operator: Literal["$in", "$nin"]) -> Condition:
-    """To Python 1, 1.0 and True are the same value."""
-    of = [one for one in conditions if isinstance(one, Condition)]
-    values: dict[tuple[type, Scalar], Scalar] = {}
-    for one in of:
-        for value in one.operand if isinstance(one.operand, tuple) else (one.operand,):
-            values[type(value), value] = value
-    return replace(of[0], operator=operator, operand=tuple(values.values()))
+            found[len(found)] = part
+    for path, conditions in fields.items():
+        if len(conditions) > 1:
+            values = {(type(value), value): value for condition in conditions for value in condition.operands}
+            found[path] = replace(conditions[0], operator=operator, operand=tuple(values.values()))
+    return tuple(found.values())

@@ -30,7 +30,7 @@ from service.core.versions import EmbedderVersion, VectorSample
 from service.store.postgres import queue
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Adapter, Connection, Pool, Values, retrying
-from service.store.postgres.filters.filter_sql import predicate
+from service.store.postgres.filters.filter_sql import Predicate, predicate
 from service.store.postgres.rows import text_array
 from service.store.postgres.vectors import hnsw
 from service.store.postgres.vectors.vector_tables import (
@@ -116,19 +116,19 @@ class PostgresVectors(Adapter):
 
     async def _nearest(self, query: VectorQuery) -> tuple[Candidate, ...]:
         version, plan, limit = query.version, query.plan, query.limit
-        restriction, values, lookups = _restriction(query.within, query.where)
+        restriction = _restriction(query.within, query.where)
         indexed = plan.kind in ("hnsw", "hnsw_iterative") and query.within is None
-        statement = _nearest_statement(query, indexed, restriction)
+        statement = _nearest_statement(query, indexed, restriction.expression)
         values = {
-            **values,
+            **restriction.values,
             "collection_id": version.collection_id,
             "vector": layout_of(version).value(query.vector),
             "limit": limit,
             "rescored": max(_RESCORED * limit, _ef_search(plan, limit)),
         }
         if not indexed:
-            return _candidates(await self._fetch(version, statement, values, lookups))
-        async with self._pool.filtering(lookups) as connection:
+            return _candidates(await self._fetch(version, statement, values, restriction.lookups))
+        async with self._pool.filtering(restriction.lookups) as connection:
             # One round trip for all of it: the settings end with the transaction.
             cursor = connection.cursor(binary=True)
             with missing_table(version.number):
@@ -227,15 +227,14 @@ def _rows(encoded: EncodedDocument, layout: StorageLayout) -> Iterator[tuple[Any
         )
 
 
-def _restriction(within: Sequence[DocumentId] | None, where: Filter | None) -> tuple[sql.Composable, Values, int]:
-    """The part of a statement that restricts it to some documents, its values, and the lookups of the filter."""
+def _restriction(within: Sequence[DocumentId] | None, where: Filter | None) -> Predicate:
+    """The part of a statement that restricts it to some documents."""
     if within is not None:
-        return sql.SQL(SQL.only_ids), {"ids": text_array(within)}, 0
-    if where is not None:
-        condition = predicate(where)
-        only = sql.SQL(SQL.only_matching).format(where=condition.expression)
-        return only, condition.values, condition.lookups
-    return sql.SQL(""), {}, 0
+        return Predicate(sql.SQL(SQL.only_ids), {"ids": text_array(within)})
+    if where is None:
+        return Predicate(sql.SQL(""), {})
+    condition = predicate(where)
+    return replace(condition, expression=sql.SQL(SQL.only_matching).format(where=condition.expression))
 
 
 def _nearest_statement(query: VectorQuery, indexed: bool, restriction: sql.Composable) -> sql.Composed:
