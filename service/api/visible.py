@@ -12,7 +12,7 @@ from service.core.access import Access
 from service.core.collections import Collection, CollectionCounts
 from service.core.documents import Accepted, Document, StoredDocument
 from service.core.errors import CollectionNotFound, FieldError, ForeignDocuments, Invalid
-from service.core.filters import And, Filter, matches
+from service.core.filters import And, Filter, matches, several_values
 from service.core.ids import CollectionId, CollectionName, DocumentId
 from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
@@ -96,8 +96,8 @@ class VisibleDocuments:
     ) -> tuple[Accepted, ...]:
         """ForeignDocuments, before anything is written, where one would not be visible, or replaces one that is not."""
         where = await self._within(collection_id)
-        outside = "its metadata does not pass the filter of this key"
-        if refused := {one.id: outside for one in documents if not matches(where, one.metadata)}:
+        refused = {one.id: reason for one in documents if (reason := _outside(where, one.metadata))}
+        if refused:
             raise ForeignDocuments(refused)
         return await self._documents.put(collection_id, documents, now, vectors_of, where)
 
@@ -124,6 +124,15 @@ class VisibleDocuments:
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
     ) -> frozenset[DocumentId]:
         return await self._documents.filter_ids(collection_id, ids, await self._within(collection_id, where))
+
+
+def _outside(where: Filter, metadata: Mapping[str, Any]) -> str | None:
+    """Why a document with this metadata cannot be written."""
+    if not matches(where, metadata):
+        return "its metadata does not pass the filter of this key"
+    if several_values(where, metadata):  # of `["a", "b"]` the second would put it before the clients of b
+        return "its metadata has several values in a field that the filter of this key compares"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

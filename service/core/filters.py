@@ -280,6 +280,18 @@ def operands(where: Filter | None) -> int:
             return sum(map(operands, parts))
 
 
+def several_values(where: Filter, metadata: Mapping[str, Any]) -> bool:
+    """Whether a field that is compared with a value has several: such a document passes where any of them does."""
+    match where:
+        case And(parts) | Or(parts):
+            return any(several_values(part, metadata) for part in parts)
+        case Not(part):
+            return several_values(part, metadata)
+        case Condition(path, operator):
+            several = len(list(elements(find(nfc(metadata), path)))) > 1
+            return several and operator not in {"$exists", "$contains"}
+
+
 def matches(where: Filter, metadata: Mapping[str, Any]) -> bool:
     """Whether a document with this metadata passes."""
     match where:

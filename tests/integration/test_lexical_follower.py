@@ -231,8 +231,8 @@ async def test_the_former_language_answers_and_is_followed_until_the_new_one_is_
     german = collection(language="de")
     complete, commit = asyncio.Event(), Indexer.commit
 
-    def slow_commit(indexer: Indexer, *, caught_up: bool) -> None:
-        commit(indexer, caught_up=caught_up and (complete.is_set() or indexer.path == english))
+    def slow_commit(indexer: Indexer, *, caught_up: bool, token: str) -> None:
+        commit(indexer, caught_up=caught_up and (complete.is_set() or indexer.path == english), token=token)
 
     async with following(root, feed) as (lexicon, _):
         await reached(lexicon, PAPERS, feed.write(("a", "die Häuser")))

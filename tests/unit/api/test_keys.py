@@ -142,6 +142,8 @@ def test_a_new_method_of_a_port_is_either_narrowed_or_missing() -> None:
         ({"id": "new", "metadata": {"tenant": "b"}}, "does not pass the filter"),
         ({"id": "new"}, "does not pass the filter"),
         ({"id": "a", "metadata": {"tenant": "b"}}, "does not pass the filter"),
+        ({"id": "new", "metadata": {"tenant": ["a", "b"]}}, "several values"),
+        ({"id": "new", "metadata": {"tenant": ["a", "a"]}}, "several values"),
         ({"id": "b", "metadata": {"tenant": "a"}}, "cannot be used"),
         ({"id": "c", "metadata": {"tenant": "a"}}, "cannot be used"),
     ],

@@ -21,6 +21,7 @@ from service.core.filters import (
     Or,
     matches,
     parse,
+    several_values,
     typed,
 )
 from service.core.metadata import MAX_FIELD_LENGTH, Instant
@@ -320,3 +321,23 @@ def test_fields_that_no_filter_could_ask_for_are_not_declared(names: list[str], 
     with pytest.raises(Invalid) as refused:
         filters.declared(names, "indexed")
     assert [error.field for error in refused.value.errors] == [place]
+
+
+@pytest.mark.parametrize(
+    ("where", "metadata", "several"),
+    [
+        ({"a": 1}, {"a": 1}, False),
+        ({"a": 1}, {"a": [1]}, False),
+        ({"a": 1}, {"a": [1, 2]}, True),
+        ({"a": 1}, {}, False),
+        ({"a.b": 1}, {"a": {"b": 1}}, False),
+        ({"a.b": 1}, {"a": {"b": 1}, "a.b": 2}, True),
+        ({"a.b": 1}, {"a": [{"b": 1}, {"b": 2}]}, True),
+        ({"$or": [{"x": 1}, {"$not": {"a": {"$in": [1, 2]}}}]}, {"a": [3, 4]}, True),
+        ({"a": {"$contains": 1}}, {"a": [1, 2]}, False),
+        ({"b": 1}, {"a": [1, 2], "b": 1}, False),
+    ],
+    ids=str,
+)
+def test_fields_with_several_values(where: Any, metadata: dict[str, Any], several: bool) -> None:
+    assert several_values(parse(where), metadata) == several
