@@ -112,12 +112,13 @@ async def read_json(request: Request, max_bytes: int, convert: Callable[[Any], T
 
 
 NumberedLines = list[tuple[int, bytes | None]]
+LINES_AT_ONCE: Final = 500
 
 
 async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[NumberedLines]:
     """The lines of an NDJSON stream, numbered from 1, blank ones left out; None where one has more than `max_bytes`.
 
-    They come in groups, as they arrive. Holds at most one line and one network chunk, however long the stream or a
+    They come in small groups, between which others get their turn. Holds at most one line and one network chunk, however long the stream or a
     line is.
     """
     number, pending, too_long = 1, bytearray(), False
@@ -132,6 +133,9 @@ async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[Numbered
             line = None if too_long else _line(number, pending + piece)
             if line is None or line:
                 lines.append((number, line))
+            if len(lines) >= LINES_AT_ONCE:
+                yield lines
+                lines = []
             number, too_long = number + 1, False
             pending.clear()
         too_long = too_long or len(pending) + len(rest) > max_bytes

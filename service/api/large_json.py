@@ -1,9 +1,8 @@
 """Large JSON objects, parsed part by part.
 
 The parser and the validator are native code that holds Python's lock until it returns, in a thread as well as on the
-event loop. So a large body is cut between the members of its object and between the elements of its members that are
-lists (documents, searches, judgments). Each part takes milliseconds, and what is too large for that is refused before
-anything is made of it.
+event loop. So the lists of a large object (documents, searches, judgments) are parsed some elements at a time, and the
+object is parsed without them. What is too large for that is refused before anything is made of it.
 """
 
 import re
@@ -16,17 +15,17 @@ from service.core.errors import TooLarge
 WHOLE_BYTES: Final = 65_536
 """What is not larger is parsed at once: milliseconds, whatever it holds."""
 MAX_PART: Final = 400_000
-"""Most numbers in one part; a text, a key, a list or an object counts as `WEIGHT` numbers, for as long it takes."""
+"""Most numbers in one part; a text, a key, a list or an object counts as `WEIGHT` numbers, for as long it takes, and
+64 bytes of text as one."""
 WEIGHT: Final = 8
 MAX_TEXT_BYTES: Final = 12 * 2**20
 """Longest text: two million characters, each written as an escape."""
 MAX_DEPTH: Final = 200
 MAX_ELEMENTS: Final = 250_000
-"""Members of the object and elements of its lists: more than any route takes."""
+"""Elements of the lists of the object: more than any route takes."""
 
 _WINDOW: Final = 65_536
 _MARKS = re.compile(rb'["\[\]{},]')
-_NEXT_MEMBER = re.compile(rb"\s{0,1000}([,}])")
 
 
 def loads(data: bytes) -> Any:
@@ -34,112 +33,78 @@ def loads(data: bytes) -> Any:
     return jiter.from_json(data, allow_inf_nan=False, catch_duplicate_keys=True)
 
 
-def loads_in_parts(data: bytes) -> Any:
+def loads_in_parts(data: bytes) -> dict[str, Any]:
     """The object. ValueError where it is none; TooLarge where one of its parts is too large to be parsed at once."""
-    return _Parts(data).object()
+    lists: list[list[Any]] = []
+    outside = bytearray()  # the object with its lists empty
+    at = start = depth = elements = 0
+    in_list, weights = False, [0, 0]  # of what is outside, and of the elements that begin at `start`
+    while True:
+        mark, at = _next_mark(data, at)
+        if mark == b'"':
+            end = _end_of_text(data, at)
+            weights[in_list] += (end - at) // 64
+            at = end
+        weights[in_list] += 1 if mark == b"," else WEIGHT
+        if weights[in_list] > MAX_PART:
+            raise TooLarge(
+                f"one element or field has more than {MAX_PART} numbers, or {MAX_PART // WEIGHT} texts, keys and "
+                "lists, or long texts: send less at once"
+            )
+        if mark in (b"[", b"{"):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise ValueError("nested too deeply")
+            if depth == 2 and mark == b"[":
+                outside += data[start:at]
+                lists.append([])
+                start, in_list, weights[1] = at, True, 0
+        elif mark == b"," and in_list and depth == 2:
+            elements += 1
+            if elements > MAX_ELEMENTS:
+                raise TooLarge(f"the body has more than {MAX_ELEMENTS} elements: send less at once")
+            if at - start > WHOLE_BYTES:
+                _read_elements(lists[-1], data, start, at - 1)
+                start, weights[1] = at - 1, 0
+        elif mark in (b"]", b"}"):
+            depth -= 1
+            if in_list and depth == 1:
+                _read_elements(lists[-1], data, start, at - 1)
+                start, in_list = at - 1, False
+            if depth == 0:
+                break
+    found = loads(bytes(outside + data[start:]))
+    if not isinstance(found, dict):
+        raise ValueError("expected an object, which begins with `{`")
+    filled = iter(lists)
+    return {name: next(filled) if isinstance(value, list) else value for name, value in found.items()}
 
 
-class _Parts:
-    """`start`: where the part begins that is not parsed yet. `cut`: the list that the part belongs to, if it does."""
+def _next_mark(data: bytes, at: int) -> tuple[bytes, int]:
+    """The next bracket, comma or quote, and where it ends. Between two of them is one number at most."""
+    while (mark := _MARKS.search(data, at, at + _WINDOW)) is None:
+        if not data[at : at + _WINDOW].isspace():
+            raise ValueError(f"the value at byte {at} is unreadable or does not end")
+        at += _WINDOW
+    return mark[0], mark.end()
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._found: dict[str, Any] = {}
-        self._cut: list[Any] | None = None
-        self._start = self._weight = 0
-        self._required = False
 
-    def object(self) -> dict[str, Any]:
-        at = depth = opened = elements = 0
-        while True:
-            mark, at = self._next_mark(at)
-            self._weight += 1 if mark == b"," else WEIGHT
-            if self._weight > MAX_PART:
-                raise TooLarge(
-                    f"one element or field has more than {MAX_PART} numbers, or {MAX_PART // WEIGHT} texts, keys and "
-                    "lists: send less at once"
-                )
-            if mark == b'"':
-                at = self._end_of_text(at)
-            elif mark in (b"[", b"{"):
-                depth += 1
-                if depth > MAX_DEPTH:
-                    raise ValueError("nested too deeply")
-                if depth == 1:
-                    self._begin(mark, at)
-                elif depth == 2:
-                    opened = at if mark == b"[" else 0
-            elif mark == b"," and depth <= 2:
-                elements += 1
-                if elements > MAX_ELEMENTS:
-                    raise TooLarge(f"the body has more than {MAX_ELEMENTS} elements: send less at once")
-                if depth == 1 and at - self._start > WHOLE_BYTES:
-                    self._members(at - 1)
-                    self._go_on(at, required=True)
-                elif depth == 2 and opened and at - self._start > WHOLE_BYTES:
-                    self._elements(opened, at - 1)
-                    self._go_on(at, required=True)
-            elif mark != b",":
-                depth -= 1
-                if depth == 1 and self._cut is not None:
-                    self._elements(opened, at - 1)
-                    self._cut = None
-                    if mark != b"]" or (after := _NEXT_MEMBER.match(self._data, at)) is None:
-                        raise ValueError(f"expected `,` or `}}` after the list that ends at byte {at}")
-                    at = after.end() if after[1] == b"," else at
-                    self._go_on(at, required=after[1] == b",")
-                if depth == 0:
-                    if mark != b"}" or self._data[at:].strip():
-                        raise ValueError(f"trailing characters after byte {at}")
-                    self._members(at - 1)
-                    return self._found
+def _end_of_text(data: bytes, start: int) -> int:
+    at = start
+    while (end := data.find(b'"', at, start + MAX_TEXT_BYTES)) >= 0:
+        text = data[at:end]
+        if (len(text) - len(text.rstrip(b"\\"))) % 2 == 0:
+            return end + 1
+        at = end + 1
+    if len(data) > start + MAX_TEXT_BYTES:
+        raise TooLarge(f"a text has more than {MAX_TEXT_BYTES} bytes")
+    raise ValueError(f"the text at byte {start} does not end")
 
-    def _next_mark(self, at: int) -> tuple[bytes, int]:
-        """The next bracket, comma or quote, and where it ends. Between two of them is one number at most."""
-        while (mark := _MARKS.search(self._data, at, at + _WINDOW)) is None:
-            if not self._data[at : at + _WINDOW].isspace():
-                raise ValueError(f"the value at byte {at} is unreadable or does not end")
-            at += _WINDOW
-        return mark[0], mark.end()
 
-    def _end_of_text(self, at: int) -> int:
-        start = at
-        while (end := self._data.find(b'"', at, start + MAX_TEXT_BYTES)) >= 0:
-            text = self._data[at:end]
-            if (len(text) - len(text.rstrip(b"\\"))) % 2 == 0:
-                return end + 1
-            at = end + 1
-        if len(self._data) > start + MAX_TEXT_BYTES:
-            raise TooLarge(f"a text has more than {MAX_TEXT_BYTES} bytes")
-        raise ValueError(f"the text at byte {start} does not end")
-
-    def _begin(self, mark: bytes, at: int) -> None:
-        if mark != b"{" or self._data[: at - 1].strip():
-            raise ValueError("expected an object, which begins with `{`")
-        self._start = at
-
-    def _go_on(self, at: int, *, required: bool) -> None:
-        self._start, self._weight, self._required = at, 0, required
-
-    def _members(self, end: int, tail: bytes = b"") -> dict[str, Any]:
-        found: dict[str, Any] = self._parsed(b"{%b}", end, tail)
-        if found.keys() & self._found.keys():
-            raise ValueError(f"duplicate key in the part that begins at byte {self._start}")
-        self._found |= found
-        return found
-
-    def _elements(self, opened: int, end: int) -> None:
-        if self._cut is None:  # the part begins with members before the list, and with the list's own name
-            self._cut = [*self._members(opened, b"]").values()][-1]
-            self._start, self._required = opened, True
-        self._cut += self._parsed(b"[%b]", end)
-
-    def _parsed(self, form: bytes, end: int, tail: bytes = b"") -> Any:
-        try:
-            found = loads(form % (self._data[self._start : end] + tail))
-        except ValueError as error:
-            reason = str(error).partition(" at line ")[0]
-            raise ValueError(f"{reason} between the bytes {self._start} and {end}") from error
-        if self._required and not found:
-            raise ValueError(f"expected a value at byte {end}")
-        return found
+def _read_elements(found: list[Any], data: bytes, start: int, end: int) -> None:
+    """Append the next elements of a list. Later ones begin with their comma, which needs an element on both sides."""
+    try:
+        found += loads(b"[0%b]" % data[start:end])[1:] if found else loads(b"[%b]" % data[start:end])
+    except ValueError as error:
+        reason = str(error).partition(" at line ")[0]
+        raise ValueError(f"{reason} between the bytes {start} and {end}") from error

@@ -8,7 +8,7 @@ windows of sentences as its passages.
 import asyncio
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -39,6 +39,7 @@ _ROUNDS = 3
 """Of scoring the chunks of documents that rise into the first hits when those above them are scored."""
 
 Ranking = list[FusedItem[Item]]
+Fuse = Callable[[CandidateSet], Awaitable[Ranking]]
 Scored = Mapping[DocumentId, Sequence[tuple[Candidate, float, str]]]
 """The passages of each document, best first: place and cosine, lexical score, and text."""
 
@@ -61,14 +62,14 @@ class PassageSelector:
         return await context.run_stage("passages", work, optional=True, in_budget=False) or hits
 
     async def rank(
-        self, context: SearchContext, candidates: CandidateSet, fuse: Callable[[CandidateSet], Ranking], wanted: int
+        self, context: SearchContext, candidates: CandidateSet, fuse: Fuse, wanted: int
     ) -> tuple[CandidateSet, Ranking]:
         """The candidates in the order of their fused scores; chunks among the first `wanted` with their own words."""
         ranked = None
         if context.request.group_by == "chunk" and candidates.has_lexical:
             work = self._rank_chunks(context, candidates, fuse, wanted)
             ranked = await context.run_stage("passages", work, optional=True)
-        return ranked or (candidates, fuse(candidates))
+        return ranked or (candidates, await fuse(candidates))
 
     async def _choose(self, context: SearchContext, candidates: CandidateSet, hits: Sequence[Hit]) -> list[Hit]:
         by_query: defaultdict[int, dict[DocumentId, int]] = defaultdict(dict)
@@ -81,13 +82,13 @@ class PassageSelector:
         return [_showing(hit, *scored[hit.id][0]) if hit.id in scored else hit for hit in hits]
 
     async def _rank_chunks(
-        self, context: SearchContext, candidates: CandidateSet, fuse: Callable[[CandidateSet], Ranking], wanted: int
+        self, context: SearchContext, candidates: CandidateSet, fuse: Fuse, wanted: int
     ) -> tuple[CandidateSet, Ranking]:
         """Score the passages of the documents among the first `wanted`, until these are all scored.
 
         Until then a chunk has the score of its document, which is an upper bound, so that nothing better is missed.
         """
-        ranking, seen = fuse(candidates), set[DocumentId]()
+        ranking, seen = await fuse(candidates), set[DocumentId]()
         for _ in range(_ROUNDS):
             first = [fused.item for fused in ranking[:wanted]]
             revisions = {item[0]: candidates.candidate(item).content_revision for item in first if item[0] not in seen}
@@ -99,7 +100,7 @@ class PassageSelector:
                 for number, query in enumerate(candidates.queries)
             ]
             candidates = _with_chunks(candidates, scored, wanted)
-            ranking = fuse(candidates)
+            ranking = await fuse(candidates)
         return candidates, ranking
 
     async def _score(

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from service.core.concurrency import both, gather_limited
+from service.core.concurrency import both, gather_limited, off_loop
 from service.core.errors import NotFound, Overloaded, Unavailable
 from service.core.ids import CollectionName, Vector
 from service.core.ports.collections import Collections
@@ -26,14 +26,14 @@ from service.core.query_syntax import Highlights
 from service.core.search import Candidate, FilterMatch, Hit, Passage, SearchRequest, SearchResult
 from service.core.timings import Timings
 from service.search import candidates as candidate_sets
-from service.search import constraints, retrievers
+from service.search import constraints, fusion, retrievers
 from service.search.candidates import MAX_PARALLEL_STATEMENTS, CandidateSet, QueryCandidates
 from service.search.confidence import assess_confidence
 from service.search.context import SearchContext
 from service.search.dense_certainty import DenseCertainty
 from service.search.encode_query import QueryEncoder, SharedQueryEncoding
 from service.search.events import SearchEvent, SearchObserver, record_metrics
-from service.search.fusion import FusedItem, fuse
+from service.search.fusion import FusedItem
 from service.search.mmr import mmr
 from service.search.passage_contexts import add_contexts
 from service.search.passages import UNEMBEDDED_LENGTH, PassageSelector
@@ -44,6 +44,8 @@ from service.spaces.resolver import Space, SpaceResolver
 
 log = logging.getLogger(__name__)
 
+FUSED_ON_LOOP = 500
+"""Candidates of a leg, times queries, up to which fusion runs on the event loop: some milliseconds."""
 OVERSAMPLING = 2
 """Candidates for each hit wanted: some documents may have changed since they were encoded."""
 MAX_LEXICAL_LAG_SECONDS = 30.0
@@ -126,7 +128,8 @@ class SearchPipeline:
             confidence = confidence or await assess_confidence(self.lexicon, context, candidates)
             ranked, ranking = candidates, list[FusedItem[Item]]()
             if not confidence.withheld:
-                ranked, ranking = await self._passages.rank(context, candidates, partial(_fuse, context), wanted)
+                fuse = partial(_fuse, context, width=width)
+                ranked, ranking = await self._passages.rank(context, candidates, fuse, wanted)
             hits = await self._fetch(context, ranked, ranking, wanted)
             if confidence.withheld:
                 break
@@ -308,10 +311,14 @@ async def _run_searches(searches: Searches) -> dict[int, LegResult]:
     return dict(zip(searches, results, strict=True))
 
 
-def _fuse(context: SearchContext, candidates: CandidateSet) -> list[FusedItem[Item]]:
+async def _fuse(context: SearchContext, candidates: CandidateSet, width: int) -> list[FusedItem[Item]]:
+    def ranking() -> list[FusedItem[Item]]:
+        return fusion.fuse(candidates.leg_scores([query.weight for query in context.request.effective_queries]), settings)
+
+    settings = context.request.fusion or context.space.collection.settings.fusion
     with context.timings.stage("fuse"):
-        settings = context.request.fusion or context.space.collection.settings.fusion
-        return fuse(candidates.leg_scores([query.weight for query in context.request.effective_queries]), settings)
+        on_loop = width * len(candidates.queries) <= FUSED_ON_LOOP
+        return ranking() if on_loop else await off_loop(0, ranking)
 
 
 def _hit(fused: FusedItem[Item], candidate: Candidate, passage: Passage) -> Hit:

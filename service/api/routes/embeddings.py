@@ -34,7 +34,7 @@ MAX_TEXTS = 1_000
 MAX_LENGTH = 100_000
 MAX_UNCUT_LENGTH = 2_000_000
 """Of a text that may be cut or is only tokenized: a whole document with its title."""
-TOKENIZED_AT_ONCE = 1_000_000
+TOKENIZED_AT_ONCE = 100_000
 """Characters."""
 
 FINGERPRINT_HEADER = "X-Azimuth-Fingerprint"
