@@ -118,8 +118,8 @@ LINES_AT_ONCE: Final = 500
 async def read_lines(request: Request, max_bytes: int) -> AsyncIterator[NumberedLines]:
     """The lines of an NDJSON stream, numbered from 1, blank ones left out; None where one has more than `max_bytes`.
 
-    They come in small groups, between which others get their turn. Holds at most one line and one network chunk, however long the stream or a
-    line is.
+    They come in small groups, between which others get their turn. Holds at most one line and one network chunk,
+    however long the stream or a line is.
     """
     number, pending, too_long = 1, bytearray(), False
     async for chunk in unpacked_body(request):

@@ -40,25 +40,6 @@ async def batches(
     batch: dict[int, Document] = {}
     ids: set[DocumentId] = set()
     characters = 0
-    async for line, document in _checked(lines, validate):
-        if isinstance(document, str):
-            outcome.refuse(line, document)
-            continue
-        if document.id in ids or len(batch) >= BATCH_DOCUMENTS or characters > BATCH_CHARACTERS:
-            yield batch
-            batch, characters = {}, 0
-            ids.clear()
-        batch[line] = document
-        ids.add(document.id)
-        characters += len(document.text) + len(document.title) + 8 * len(document.vector or ())
-    if batch:
-        yield batch
-
-
-async def _checked(
-    lines: Lines, validate: Callable[[Document], list[FieldError]]
-) -> AsyncIterator[tuple[int, Document | str]]:
-    """One by one; what is wrong with a document stands in its place."""
 
     def check(group: Sequence[tuple[int, Document | str]]) -> list[tuple[int, Document | str]]:
         return [
@@ -67,5 +48,16 @@ async def _checked(
         ]
 
     async for group in lines:
-        for one in await off_loop(0, check, group):
-            yield one
+        for line, document in await off_loop(0, check, group):
+            if isinstance(document, str):
+                outcome.refuse(line, document)
+                continue
+            if document.id in ids or len(batch) >= BATCH_DOCUMENTS or characters > BATCH_CHARACTERS:
+                yield batch
+                batch, characters = {}, 0
+                ids.clear()
+            batch[line] = document
+            ids.add(document.id)
+            characters += len(document.text) + len(document.title) + 8 * len(document.vector or ())
+    if batch:
+        yield batch

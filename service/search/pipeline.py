@@ -313,7 +313,9 @@ async def _run_searches(searches: Searches) -> dict[int, LegResult]:
 
 async def _fuse(context: SearchContext, candidates: CandidateSet, width: int) -> list[FusedItem[Item]]:
     def ranking() -> list[FusedItem[Item]]:
-        return fusion.fuse(candidates.leg_scores([query.weight for query in context.request.effective_queries]), settings)
+        return fusion.fuse(
+            candidates.leg_scores([query.weight for query in context.request.effective_queries]), settings
+        )
 
     settings = context.request.fusion or context.space.collection.settings.fusion
     with context.timings.stage("fuse"):
