@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api import problems
@@ -72,7 +73,4 @@ class AdmissionMiddleware:
 
     def _limit_of(self, scope: Scope) -> tuple[APIRoute, AdmissionLimit, AdmissionLimit] | None:
         """Of the first route that takes the request, as for the router itself."""
-        for limited in self._limits:
-            if scope["method"] in (limited[0].methods or ()) and limited[0].path_regex.match(scope["path"]):
-                return limited
-        return None
+        return next((limited for limited in self._limits if limited[0].matches(scope)[0] is Match.FULL), None)

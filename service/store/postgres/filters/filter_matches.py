@@ -100,8 +100,8 @@ class FilterMatches:
         self, collection_id: CollectionId, where: Filter, cap: int, seconds: float | None = None
     ) -> FilterMatch:
         """As `Documents.match_filter`."""
-        condition, where = predicate(where), simplified(where)
-        key = (collection_id, repr(where))  # not `where` itself: to Python 1, 1.0 and True are the same
+        condition = predicate(where)
+        key = (collection_id, repr(simplified(where)))  # not a filter itself: to Python 1, 1.0 and True are the same
         async with self._pool.filtering(condition.lookups) as connection:
             size = await self._size(connection, collection_id)
             found = await self._cached(connection, key, condition)
@@ -147,7 +147,7 @@ class FilterMatches:
 
     async def _select(self, connection: Connection, key: CacheKey, where: Filter, cap: int, size: _Size) -> _Ids | None:
         """All that pass; None where they are more than `cap`."""
-        ranged = ranges_of(where, await self._ready_fields(connection, key[0]))
+        ranged = ranges_of(simplified(where), await self._ready_fields(connection, key[0]))
         ((horizon,),) = await (await connection.execute(SQL.horizon)).fetchall()
         query, values = await self._cheapest_query(connection, key[0], where, ranged, size)
         values = {**values, "collection_id": key[0], "limit": cap + 1}
