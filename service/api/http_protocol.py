@@ -1,7 +1,6 @@
 """HTTP below any request: what cannot be parsed, who is slow, and how many connections there are."""
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
@@ -15,15 +14,6 @@ RESERVE: Final = 16
 HEALTH_PATHS: Final = frozenset({b"/livez", b"/readyz"})
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ConnectionLimits:
-    """Connections at once, and seconds: for the headers of a request, and for a client that stops reading an answer."""
-
-    connections: int = 1_000
-    headers_seconds: float = 10.0
-    read_seconds: float = 60.0
-
-
 class HttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with limits, and with refusals in the one shape of errors.
 
@@ -31,29 +21,32 @@ class HttpProtocol(HttpToolsProtocol):
     has been idle for longest. Where all have requests under way, a few more get in, which serve health checks alone.
     """
 
-    limits = ConnectionLimits()
+    max_connections = 1_000
+    headers_seconds = 10.0
+    read_seconds = 60.0
+    """For a client that stops reading an answer."""
     waiting: dict["HttpProtocol", None]
     """Connections without a request under way, those first that began to wait first. Of one server: see `limited`."""
 
     @classmethod
-    def limited(cls, limits: ConnectionLimits) -> type["HttpProtocol"]:
+    def limited(cls, **limits: float) -> type["HttpProtocol"]:
         """The protocol of one server."""
-        return type(cls.__name__, (cls,), {"limits": limits, "waiting": {}})
+        return type(cls.__name__, (cls,), {**limits, "waiting": {}})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._served = False
-        self._reserved = len(self.connections) > self.limits.connections
+        self._reserved = len(self.connections) > self.max_connections
         if self._reserved and self.waiting:
             replaced = next((one for one in self.waiting if not one._served), None) or next(iter(self.waiting))
             replaced.end()
             self._reserved = False
-        if len(self.connections) > self.limits.connections + RESERVE:
+        if len(self.connections) > self.max_connections + RESERVE:
             self.end()
         else:
-            self._wait_for_request(self.limits.headers_seconds)
+            self._wait_for_request(self.headers_seconds)
 
     def end(self) -> None:
         self._stop_waiting()
@@ -68,7 +61,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self in self.waiting and self._served:
-            self._wait_for_request(self.limits.headers_seconds)
+            self._wait_for_request(self.headers_seconds)
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
@@ -86,7 +79,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.loop.call_later(self.limits.read_seconds, self.transport.abort)
+        self._unread = self.loop.call_later(self.read_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -25,7 +25,8 @@ MAX_ELEMENTS: Final = 250_000
 """Elements of the lists of the object: more than any route takes."""
 
 _WINDOW: Final = 65_536
-_MARKS = re.compile(rb'["\[\]{},]')
+_MARKS = re.compile(rb'["\[\]{}]')
+_MARKS_AND_COMMAS = re.compile(rb'["\[\]{},]')
 
 
 def loads(data: bytes) -> Any:
@@ -40,12 +41,12 @@ def loads_in_parts(data: bytes) -> dict[str, Any]:
     at = start = depth = elements = 0
     in_list, weights = False, [0, 0]  # of what is outside, and of the elements that begin at `start`
     while True:
-        mark, at = _next_mark(data, at)
+        mark, at, commas = _next_mark(data, at, _MARKS_AND_COMMAS if in_list and depth == 2 else _MARKS)
         if mark == b'"':
             end = _end_of_text(data, at)
             weights[in_list] += (end - at) // 64
             at = end
-        weights[in_list] += 1 if mark == b"," else WEIGHT
+        weights[in_list] += commas + (1 if mark == b"," else WEIGHT)
         if weights[in_list] > MAX_PART:
             raise TooLarge(
                 f"one element or field has more than {MAX_PART} numbers, or {MAX_PART // WEIGHT} texts, keys and "
@@ -59,14 +60,14 @@ def loads_in_parts(data: bytes) -> dict[str, Any]:
                 outside += data[start:at]
                 lists.append([])
                 start, in_list, weights[1] = at, True, 0
-        elif mark == b"," and in_list and depth == 2:
+        elif mark == b",":
             elements += 1
             if elements > MAX_ELEMENTS:
                 raise TooLarge(f"the body has more than {MAX_ELEMENTS} elements: send less at once")
             if at - start > WHOLE_BYTES:
                 _read_elements(lists[-1], data, start, at - 1)
                 start, weights[1] = at - 1, 0
-        elif mark in (b"]", b"}"):
+        elif mark != b'"':
             depth -= 1
             if in_list and depth == 1:
                 _read_elements(lists[-1], data, start, at - 1)
@@ -80,13 +81,16 @@ def loads_in_parts(data: bytes) -> dict[str, Any]:
     return {name: next(filled) if isinstance(value, list) else value for name, value in found.items()}
 
 
-def _next_mark(data: bytes, at: int) -> tuple[bytes, int]:
-    """The next bracket, comma or quote, and where it ends. Between two of them is one number at most."""
-    while (mark := _MARKS.search(data, at, at + _WINDOW)) is None:
-        if not data[at : at + _WINDOW].isspace():
+def _next_mark(data: bytes, at: int, marks: re.Pattern[bytes]) -> tuple[bytes, int, int]:
+    """The next of `marks`, where it ends, and the commas before it."""
+    commas = 0
+    while (mark := marks.search(data, at, at + _WINDOW)) is None:
+        found = data.count(b",", at, at + _WINDOW)
+        if not found and not data[at : at + _WINDOW].isspace():
             raise ValueError(f"the value at byte {at} is unreadable or does not end")
+        commas += found
         at += _WINDOW
-    return mark[0], mark.end()
+    return mark[0], mark.end(), commas + data.count(b",", at, mark.start())
 
 
 def _end_of_text(data: bytes, start: int) -> int:

@@ -51,10 +51,10 @@ async def serve_http(
     """Answer requests until `stop`, and `drain_seconds` longer; `on_exit` is called before the last are waited for."""
     import uvicorn
 
-    from service.api.http_protocol import ConnectionLimits, HttpProtocol
+    from service.api.http_protocol import HttpProtocol
 
-    limits = ConnectionLimits(
-        connections=min(settings.max_connections, max(1, _open_files() - OTHER_FILES)),
+    protocol = HttpProtocol.limited(
+        max_connections=min(settings.max_connections, max(1, _open_files() - OTHER_FILES)),
         headers_seconds=settings.header_timeout_seconds,
         read_seconds=settings.body_timeout_seconds,
     )
@@ -66,7 +66,7 @@ async def serve_http(
         host=settings.host,
         port=port,
         loop="uvloop",
-        http=HttpProtocol.limited(limits),
+        http=protocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
 from service.api.dependencies import ServiceDep
-from service.api.routes.judgments import MAX_JUDGMENTS, JudgedQueryBody, JudgmentBody, JudgmentsBody
+from service.api.routes.judgments import JudgedQueryBody, JudgmentsBody, QrelsField
 from service.api.routing import QueryRoute, collection_router
 from service.api.schemas.base import CollectionPath, RequestBody, in_groups
 from service.core.collections import Collection
@@ -30,9 +30,7 @@ class EvaluationBody(RequestBody):
     queries: (
         Annotated[list[JudgedQueryBody], Field(min_length=1, max_length=MAX_QUERIES), in_groups(MAX_QUERIES)] | None
     ) = None
-    qrels: (
-        Annotated[list[JudgmentBody], Field(min_length=1, max_length=MAX_JUDGMENTS), in_groups(MAX_JUDGMENTS)] | None
-    ) = None
+    qrels: QrelsField | None = None
     modes: Annotated[list[EvaluationMode], Field(min_length=1, max_length=len(MODE_REQUESTS))] = _DEFAULT_MODES
     budget_seconds: Annotated[
         float, Field(ge=1, le=MAX_SECONDS, description="Afterwards, the queries that were run are the sample.")

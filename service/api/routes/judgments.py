@@ -58,9 +58,12 @@ class JudgmentBody(_Row):
     score: Annotated[int, Field(ge=0, le=MAX_SCORE, description="How relevant; 0: not at all.")]
 
 
+QrelsField = Annotated[list[JudgmentBody], Field(min_length=1, max_length=MAX_JUDGMENTS), in_groups(MAX_JUDGMENTS)]
+
+
 class JudgmentsBody(RequestBody):
     queries: Annotated[list[JudgedQueryBody], Field(min_length=1, max_length=MAX_QUERIES), in_groups(MAX_QUERIES)]
-    qrels: Annotated[list[JudgmentBody], Field(min_length=1, max_length=MAX_JUDGMENTS), in_groups(MAX_JUDGMENTS)]
+    qrels: QrelsField
 
     def judgments(self, uploaded_at: datetime) -> Judgments:
         """Without the queries for which nothing is relevant. Invalid where the rows do not fit together."""

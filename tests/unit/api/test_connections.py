@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from service.api.content_coding import unpacked_body
 from service.api.dependencies import RequestLimits
-from service.api.http_protocol import RESERVE, ConnectionLimits, HttpProtocol
+from service.api.http_protocol import RESERVE, HttpProtocol
 from tests.programs import unused_port
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -59,7 +59,7 @@ async def place(body_seconds: float = LONG, keep_alive: int = 30, **limits: Any)
 
     app = Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
     app.state.service = SimpleNamespace(limits=RequestLimits(body_seconds=body_seconds))
-    protocol = HttpProtocol.limited(ConnectionLimits(**{"connections": 5, "headers_seconds": LONG, **limits}))
+    protocol = HttpProtocol.limited(**{"max_connections": 5, "headers_seconds": LONG, **limits})
     config = uvicorn.Config(
         app,
         port=here.port,
@@ -166,7 +166,7 @@ async def test_where_all_are_busy_health_is_answered_and_others_are_told_to_come
 
 
 async def test_a_thousand_idle_connections_keep_nobody_out() -> None:
-    async with place(connections=300) as here:
+    async with place(max_connections=300) as here:
         await asyncio.gather(*[here.open() for _ in range(1_000)])
         assert await status(await here.open(LIVEZ)) == 200
         assert await status(await here.open(OTHER)) == 200
