@@ -71,7 +71,7 @@ def create_key(machine: Machine, arguments: list[str] | None) -> str | None:
 
 def run(folder: Path, minutes: float) -> Outcome:
     outcome = Outcome()
-    with running(folder, {}) as machine:
+    with running(folder, {}, RERANKER="azimuth-minilm-l6") as machine:
         for tenant in "ab":
             documents = [
                 {"id": f"{tenant}{at}", "text": "some text", "metadata": {"tenant": tenant}} for at in range(9)
