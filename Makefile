@@ -36,9 +36,10 @@ serve: install
 fast: $(VENV)/.installed-dev   ## the loop while writing code: no database, no model, under a minute
 	$(BIN)/python -m pytest -n 2 -p no:schemathesis -m "not slow and not database and not model and not faults" tests/unit tests/property tests/docs
 
-test: $(VENV)/.installed-dev   ## fast first: unit and property, then database, two files at a time; then faults and attacks, alone
+test: $(VENV)/.installed-dev   ## fast first: unit and property, then database, two files at a time; then faults; then attacks, alone
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/property tests/docs tests/contract tests/plans tests/integration
-	$(BIN)/python -m pytest tests/faults tests/abuse
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+	$(BIN)/python -m pytest tests/abuse
 
 chaos: $(VENV)/.installed-dev   ## the service is broken every ten seconds, for ten minutes
 	CHAOS_MINUTES=10 $(BIN)/python -m pytest -s tests/faults/test_chaos.py

@@ -34,6 +34,8 @@ MAX_TEXTS = 1_000
 MAX_LENGTH = 100_000
 MAX_UNCUT_LENGTH = 2_000_000
 """Of a text that may be cut or is only tokenized: a whole document with its title."""
+MAX_SHOWN_LENGTH = 100_000
+"""Of all texts whose tokens are shown: each takes a hundred bytes and more of the answer."""
 TOKENIZED_AT_ONCE = 100_000
 """Characters."""
 
@@ -237,6 +239,14 @@ class TokenizeBody(EncoderBody):
             "`lengths`: tokens as the model would see them uncut, special ones and prompt included.",
         ),
     ] = "tokens"
+
+    @model_validator(mode="after")
+    def _shown_at_most(self) -> Self:
+        if self.result == "tokens" and sum(map(len, self.inputs)) > MAX_SHOWN_LENGTH:
+            raise ValueError(
+                f"inputs: the tokens of at most {MAX_SHOWN_LENGTH} characters are shown; ask for offsets or lengths"
+            )
+        return self
 
 
 class TokenAnswer(TypedDict):

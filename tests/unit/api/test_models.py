@@ -287,6 +287,7 @@ BAD_REQUESTS: dict[str, list[tuple[Json, str]]] = {
         ({"inputs": "x", "return": "ids"}, "return"),
         ({"inputs": "x", "wanted": "lengths"}, "wanted"),
         ({"inputs": "x", "add_special_tokens": True}, "add_special_tokens"),
+        ({"inputs": ["x" * 60_000, "x" * 40_001]}, "inputs"),
     ],
     "/rerank": [
         ({"query": "x"}, ""),
