@@ -240,14 +240,6 @@ class TokenizeBody(EncoderBody):
         ),
     ] = "tokens"
 
-    @model_validator(mode="after")
-    def _shown_at_most(self) -> Self:
-        if self.result == "tokens" and sum(map(len, self.inputs)) > MAX_SHOWN_LENGTH:
-            raise ValueError(
-                f"inputs: the tokens of at most {MAX_SHOWN_LENGTH} characters are shown; ask for offsets or lengths"
-            )
-        return self
-
 
 class TokenAnswer(TypedDict):
     text: str
@@ -260,6 +252,9 @@ class TokenAnswer(TypedDict):
 @router.post("/tokenize", summary="Tokenize texts", response_model=list[list[TokenAnswer]] | list[str] | list[int])
 async def tokenize(service: ServiceDep, body: TokenizeBody) -> Response:
     """Where the tokens of each text begin and end; all of them, however long the text is."""
+    if body.result == "tokens" and sum(map(len, body.inputs)) > MAX_SHOWN_LENGTH:
+        at_most = f"the tokens of at most {MAX_SHOWN_LENGTH} characters are shown; ask for offsets or lengths"
+        raise Invalid.at("inputs", at_most)
     _, encoder = await body.encoder(service)
 
     def result(texts: Sequence[str]) -> Sequence[list[TokenAnswer] | str | int]:
