@@ -25,6 +25,9 @@ LIVEZ_SECONDS = 0.1
 TRIES = 3
 """A machine that is busy with something else may spoil a measurement; harm that an attack does shows each time."""
 
+MAX_CONNECTIONS = 400
+"""Of the service: fewer than the default, so that a test can have more."""
+
 Attack = Callable[[Machine], object]
 
 
@@ -89,7 +92,8 @@ def calm_service(folder: Path, **settings: str) -> Iterator[Machine]:
 
     `settings`: environment variables without their `AZIMUTH_`.
     """
-    machine = Machine(folder, **{"EMBEDDER": "all-MiniLM-L6-v2", "RERANKER": "azimuth-minilm-l6", **settings})
+    models = {"EMBEDDER": "all-MiniLM-L6-v2", "RERANKER": "azimuth-minilm-l6"}
+    machine = Machine(folder, **{**models, "MAX_CONNECTIONS": str(MAX_CONNECTIONS), **settings})
     machine.start()
     try:
         assert machine.send("PUT", SEARCHES.removesuffix("/search"), json={}).is_success
