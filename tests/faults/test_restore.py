@@ -1,0 +1,95 @@
+"""Another state of the database comes back while the service runs: an older dump, an older folder.
+
+Afterwards searches show what the database holds: nothing that came later, and all that was there.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from service.store.embedded.server import EmbeddedServer, programs
+from tests.faults.machine import COLLECTION, Client, Machine, running, settle
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with running(tmp_path_factory.mktemp("restore") / "data", {}) as machine:
+        yield machine
+
+
+class Asking(Client):
+    """Searches without pause: each answer is honest about what it cannot see."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__()
+        self._http = machine.client()
+
+    def finish(self) -> None:
+        super().finish()
+        self._http.close()
+
+    def step(self) -> None:
+        answer = self._http.post(f"{COLLECTION}/search", json={"query": "heron", "mode": "lexical"})
+        assert answer.status_code in {200, 404} or (answer.status_code == 503 and "retry-after" in answer.headers)
+        assert answer.elapsed.total_seconds() < 5
+
+
+def write(machine: Machine, *names: str) -> None:
+    documents = [{"id": name, "text": f"heron of {name}"} for name in names]
+    assert machine.send("POST", f"{COLLECTION}/documents?wait=true", json={"documents": documents}).is_success
+    settle(machine)
+
+
+def shown(machine: Machine, mode: str) -> set[str]:
+    query = {"query": "heron", "mode": mode, "k": 50}
+    answer = machine.send("POST", f"{COLLECTION}/search", json=query)
+    return {hit["id"] for hit in answer.json()["hits"]} if answer.is_success else set()
+
+
+def assert_shows(machine: Machine, *names: str) -> None:
+    for mode in ("lexical", "dense"):
+        machine.until(lambda mode=mode: shown(machine, mode) == set(names), f"{mode} shows {names}", 30)  # type: ignore[misc]
+    write(machine, "later")
+    machine.until(lambda: shown(machine, "hybrid") == {*names, "later"}, "what is written afterwards is found", 30)
+
+
+def test_an_older_dump_comes_back_while_the_service_runs(machine: Machine) -> None:
+    url = EmbeddedServer(machine.folder / "postgres").url
+    write(machine, "a", "b")
+    dump = [str(programs() / "pg_dump"), "--clean", "--if-exists", url]
+    script = subprocess.run(dump, check=True, capture_output=True).stdout
+    write(machine, "c")
+    asking = Asking(machine)
+    asking.start()
+    restore = [str(programs() / "psql"), "--quiet", "--single-transaction", url]
+    subprocess.run(restore, input=script, check=True, stdout=subprocess.DEVNULL)
+    assert_shows(machine, "a", "b")
+    asking.finish()
+    assert "azimuth_database_restored_total 0.0" not in machine.http.get("/metrics").text
+
+
+def test_an_older_folder_of_the_database_comes_back(machine: Machine) -> None:
+    folder, copy = machine.folder / "postgres", machine.folder / "copy"
+    write(machine, "x")
+    before = shown(machine, "lexical")
+    with stopped(machine):
+        subprocess.run(["cp", "--archive", folder, copy], check=True)  # with its owner
+    write(machine, "y")
+    with stopped(machine):
+        shutil.rmtree(folder)
+        subprocess.run(["cp", "--archive", copy, folder], check=True)
+    assert_shows(machine, *before)
+    assert 'azimuth_lexical_rebuilds_total{reason="restored"} 1.0' in machine.http.get("/metrics").text
+
+
+@contextmanager
+def stopped(machine: Machine) -> Iterator[None]:
+    machine.stop()
+    yield
+    machine.http = machine.client()
+    machine.start()
