@@ -39,7 +39,7 @@ class Line(TypedDict):
 
 
 class FileFeed:
-    """`Listing` and `Feed` of the follower over one file of JSON lines; a line's number is its transaction.
+    """`Listing` and `FollowedChanges` of the follower over one file of JSON lines; a line's number is its transaction.
 
     Every process that opens the file sees the same feed. `rebuild_before` plays a purge: who stands before it, and not
     at the very beginning, is told to start again.

@@ -6,8 +6,9 @@ from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark
 from service.core.ids import CollectionId, DocumentId
 
 
-class ChangeFeed(Protocol):
-    """The changes of a collection: each document once, at its latest one. Late commits are never skipped."""
+class FollowedChanges(Protocol):
+    """The changes of a collection, as an index follows them: each document once, at its latest one. Late commits are
+    never skipped."""
 
     async def after(
         self,
@@ -37,5 +38,7 @@ class ChangeFeed(Protocol):
         Those that come after a running transaction come again in `after`, once it has ended.
         """
 
+
+class ChangeFeed(FollowedChanges, Protocol):
     async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
         """The last position of these documents' changes."""

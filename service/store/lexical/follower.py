@@ -18,11 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark, Position, Snapshot
+from service.core.change_feed import Change
 from service.core.collections import Collection
 from service.core.errors import NotFound, Unavailable
 from service.core.ids import CollectionId
 from service.core.metrics import LEXICAL_LAG, LEXICAL_REBUILDS
+from service.core.ports.change_feed import FollowedChanges
 from service.store.disk_space import has_room
 from service.store.file_lock import FileLock
 from service.store.lexical.analyzer import analyzer_for
@@ -67,26 +68,6 @@ class Listing(Protocol):
     async def all(self) -> tuple[Collection, ...]: ...
 
 
-class Feed(Protocol):
-    """What the follower needs of `ports.ChangeFeed`."""
-
-    async def after(
-        self,
-        collection_id: CollectionId,
-        position: Position,
-        limit: int,
-        now: datetime,
-        seen: Snapshot = NOTHING_SEEN,
-        mark: IndexMark | None = None,
-    ) -> ChangePage: ...
-
-    async def mark(self, collection_id: CollectionId, mark: IndexMark, now: datetime) -> str | None: ...
-
-    async def ahead(
-        self, collection_id: CollectionId, seen: Snapshot, position: Position, limit: int
-    ) -> tuple[tuple[Change, ...], Snapshot, bool]: ...
-
-
 @dataclass(slots=True)
 class _FollowedCollection:
     """One collection, and when to process it again (all times in monotonic seconds)."""
@@ -106,7 +87,7 @@ class Follower:
         self,
         lexicon: TantivyLexicon,
         collections: Listing,
-        changes: Feed,
+        changes: FollowedChanges,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:

@@ -5,7 +5,6 @@ is then wrong. Lexical indexes check by themselves whether the database still ha
 """
 
 import asyncio
-from dataclasses import dataclass
 
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Pool
@@ -15,35 +14,25 @@ SQL = sql_files.load("restores")
 _READ_SECONDS = 5.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DatabaseState:
-    """`identity` comes back with no dump, backup or replica. `written`: bytes of the write-ahead log, which only grows:
-    a folder that was copied back has fewer."""
-
-    identity: str
-    written: int
-
-    def continues(self, former: "DatabaseState") -> bool:
-        return self.identity == former.identity and self.written >= former.written
-
-
 class RestoreWatch:
     """Compares the database with what it was at the first look."""
 
     def __init__(self) -> None:
-        self._known: DatabaseState | None = None
+        self._known: tuple[str, int] | None = None
+        """What comes back with no dump, backup or replica; and the bytes of the write-ahead log, which only grows: a
+        folder that was copied back has fewer."""
 
     async def restored(self, pool: Pool) -> bool:
-        """Whether it is another one: then what was read from it has to be read anew, and a new watch begun."""
+        """Whether it is another one: then what was read from it has to be read anew, and a new watch begun.
+
+        DatabaseUnavailable where tables are missing altogether.
+        """
         async with asyncio.timeout(_READ_SECONDS):
-            state = await read_state(pool)
-        if state is None or (self._known is not None and not state.continues(self._known)):
-            return state is not None
-        self._known = state
+            row = await pool.fetch_one(SQL.state)
+        if row is None:
+            return False  # a dump is just being restored
+        identity, written = str(row[0]), int(row[1])
+        if self._known is not None and (identity != self._known[0] or written < self._known[1]):
+            return True
+        self._known = (identity, written)
         return False
-
-
-async def read_state(pool: Pool) -> DatabaseState | None:
-    """None where a dump is just being restored. DatabaseUnavailable where tables are missing altogether."""
-    row = await pool.fetch_one(SQL.state)
-    return None if row is None else DatabaseState(identity=row[0], written=int(row[1]))
