@@ -33,6 +33,7 @@ from loadtests.figures import heading, median, table
 from service.core.collections import RerankSettings
 from service.core.ids import DocumentId
 from service.core.search import Explanation, Hit, SearchRequest
+from service.embedder.models import device as devices
 from service.embedder.models.batch_packing import cheapest_packing
 from service.embedder.models.device import use_threads
 from service.embedder.models.scheduler import PassScheduler
@@ -84,7 +85,7 @@ def seen() -> Iterator[list[list[Tokens]]]:
 
 
 def tensors(pairs: PackedCrossEncoder, batches: Sequence[Sequence[Tokens]]) -> Batches:
-    return [pairs._padding.tensors(batch, pairs.device) for batch in batches]
+    return [devices.tensors(pairs._padding.arrays(batch), pairs.device) for batch in batches]
 
 
 @torch.inference_mode()

@@ -1,17 +1,15 @@
 """Where a model runs, in which precision, and how much it computes in one forward pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from service.core.errors import ModelUnavailable
+from service.embedder.models.pass_budget import threads_for
 from service.embedder.models.text_tokenizer import Tokens
-
-TOKENS_PER_THREAD = 32
-"""Padded tokens of a pass on CPU that justify another thread. On 2 cores a second thread takes a short query from 3.0
-to 2.6 ms on a quiet machine; on a busy one the threads wait for each other, and the 95th percentile rises from 8 to
-270 ms."""
 
 
 def choose(device: str) -> torch.device:
@@ -70,7 +68,12 @@ def pass_overhead(device: torch.device) -> int:
 
 def use_threads(tokens: int, most: int) -> None:
     """Set how many cores the calling thread, and no other, uses for a pass of `tokens` padded tokens. Costs nothing."""
-    torch.set_num_threads(max(1, min(most, tokens // TOKENS_PER_THREAD)))
+    torch.set_num_threads(threads_for(tokens, most))
+
+
+def tensors(arrays: Mapping[str, npt.NDArray[np.int64]], device: torch.device) -> dict[str, torch.Tensor]:
+    """The inputs of a model on its device."""
+    return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}
 
 
 @contextmanager

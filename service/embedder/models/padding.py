@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
 from service.embedder.models.text_tokenizer import Tokens
 
@@ -29,8 +29,8 @@ class Padding:
             left=tokenizer.padding_side == "left",
         )
 
-    def tensors(self, texts: Sequence[Tokens], device: torch.device) -> dict[str, torch.Tensor]:
-        """The inputs of the model by name, each [n, longest], on its device."""
+    def arrays(self, texts: Sequence[Tokens]) -> dict[str, npt.NDArray[np.int64]]:
+        """The inputs of the model by name, each [n, longest]."""
         longest = max(map(len, texts))
         arrays = {
             name: np.full((len(texts), longest), value, dtype=np.int64)
@@ -42,4 +42,4 @@ class Padding:
             for name, values in (("input_ids", text.ids), ("attention_mask", 1), ("token_type_ids", text.type_ids)):
                 if name in arrays:
                     arrays[name][row, columns] = values
-        return {name: torch.from_numpy(array).to(device, non_blocking=True) for name, array in arrays.items()}
+        return arrays

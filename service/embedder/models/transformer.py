@@ -75,7 +75,7 @@ class TransformerModel:
             return self._embed(texts, prompt_length, scaled).cpu().numpy()
 
     def _embed(self, texts: Sequence[Tokens], prompt_length: int, scaled: bool = True) -> torch.Tensor:
-        inputs = self._padding.tensors(texts, self.device)
+        inputs = devices.tensors(self._padding.arrays(texts), self.device)
         return pretrained.embed(self._modules, inputs, prompt_length, scaled=scaled)
 
     @torch.inference_mode()

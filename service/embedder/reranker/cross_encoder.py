@@ -111,7 +111,7 @@ class PackedCrossEncoder:
         metrics.RERANKED_PAIRS.inc(len(pairs))
 
     def _log_odds(self, pairs: Sequence[Tokens]) -> torch.Tensor:
-        logits: torch.Tensor = self._network(**self._padding.tensors(pairs, self.device)).logits
+        logits: torch.Tensor = self._network(**devices.tensors(self._padding.arrays(pairs), self.device)).logits
         return logits.float().reshape(len(pairs))
 
     @torch.inference_mode()

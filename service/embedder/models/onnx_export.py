@@ -1,0 +1,110 @@
+"""Export of a PyTorch transformer to a file for ONNX Runtime, with linear layers in float32 or in 8 bits.
+
+8 bits: `MatMulNBits` of ONNX Runtime, weights as integers with one scale for each block of 32 (round to nearest,
+symmetric). Activations are rounded to 8 bits alike while it computes. Cosine to float32 with all-MiniLM-L6-v2: .9997
+for a short query, .998 for 200 random words.
+"""
+
+import copy
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from service.embedder.models.packed_linear import linear_layers
+
+BLOCK = 32
+OPSET = 17
+
+_exporting = threading.Lock()
+"""An export sets global state of PyTorch."""
+
+
+def export(network: nn.Module, inputs: Mapping[str, torch.Tensor], file: Path, *, eight_bit: bool) -> None:
+    """Write a network that maps named arrays of tokens [n, length] to one tensor [n, ...].
+
+    The network itself is not changed. Its parameters must be of float32 and on CPU. What it computes must not depend on
+    values of its inputs by way of Python, which only comparing its output with that of the network can show: any error
+    may be raised, and a wrong file be written.
+    `inputs`: an example, of at least 2 texts and with padding, since axes of size 1 may be taken for constant.
+    """
+    network = copy.deepcopy(network).eval()
+    for module in network.modules():
+        if isinstance(module, PreTrainedModel):
+            module.set_attn_implementation("eager")  # the fused one is made of slower parts when exported
+    if eight_bit:
+        for parent, name, layer in linear_layers(network):
+            if layer.in_features % BLOCK == 0 and layer.out_features > 1:
+                setattr(parent, name, _BlockQuantizedLinear(layer))
+    axes = {name: {0: "texts", 1: "tokens"} for name in inputs}
+    with _exporting, warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+        warnings.simplefilter("ignore")  # of tracing: see above
+        torch.onnx.export(
+            _Positional(network, tuple(inputs)),
+            tuple(inputs.values()),
+            str(file),
+            input_names=list(inputs),
+            output_names=["output"],
+            dynamic_axes={**axes, "output": {0: "texts"}},
+            opset_version=OPSET,
+            custom_opsets={"com.microsoft": 1},
+            dynamo=False,
+        )
+
+
+class _Positional(nn.Module):
+    """Tracing passes inputs by position."""
+
+    def __init__(self, network: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self._network, self._names = network, names
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self._network(**dict(zip(self._names, inputs, strict=True)))
+
+
+class _BlockQuantizedLinear(nn.Module):
+    """Stands for an `nn.Linear` in an export; it cannot compute here."""
+
+    weight: torch.Tensor
+    scales: torch.Tensor
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        blocks = linear.weight.detach().reshape(linear.out_features, -1, BLOCK)
+        scales = blocks.abs().amax(2, keepdim=True).clamp_min(1e-12) / 127
+        self.register_buffer("weight", (torch.round(blocks / scales) + 128).to(torch.uint8))
+        self.register_buffer("scales", scales.squeeze(2).contiguous())
+        self.bias = linear.bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = _MatMulNBits.apply(inputs, self.weight, self.scales)  # type: ignore[no-untyped-call]
+        return outputs if self.bias is None else outputs + self.bias
+
+
+class _MatMulNBits(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, inputs: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        return inputs.new_zeros((*inputs.shape[:-1], len(weight)))  # tracing needs the shape alone
+
+    @staticmethod
+    def symbolic(graph: Any, inputs: Any, weight: Any, scales: Any) -> Any:
+        rows, blocks, _ = weight.type().sizes()
+        output = graph.op(
+            "com.microsoft::MatMulNBits",
+            inputs,
+            weight,
+            scales,
+            N_i=rows,
+            K_i=blocks * BLOCK,
+            bits_i=8,
+            block_size_i=BLOCK,
+            accuracy_level_i=4,
+        )
+        output.setType(inputs.type().with_sizes([None] * (inputs.type().dim() - 1) + [rows]))
+        return output

@@ -1,0 +1,59 @@
+"""A transformer in ONNX Runtime on CPU, without PyTorch."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from service.embedder.models.pass_budget import threads_for
+
+
+class OnnxNetwork:
+    """Arrays of tokens in, one array out. Safe to use from several threads at once."""
+
+    def __init__(self, file: Path, threads: int) -> None:
+        """`file`: made by `onnx_export`. `threads`: upper bound for one pass; 0: all cores."""
+        self._file, self._threads = file, threads
+
+    def __call__(self, arrays: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
+        """The output for inputs [n, longest] by name. Those that the network does not read are left out."""
+        session = self._single if threads_for(arrays["input_ids"].size, 2) == 1 else self._parallel
+        output: npt.NDArray[np.float32]
+        (output,) = session.run(None, {one.name: arrays[one.name] for one in session.get_inputs()})
+        return output
+
+    # The threads of a session are fixed. Those that a short text does not need would wait for each other.
+    @cached_property
+    def _single(self) -> onnxruntime.InferenceSession:
+        return _session(self._file, 1)
+
+    @cached_property
+    def _parallel(self) -> onnxruntime.InferenceSession:
+        return self._single if self._threads == 1 else _session(self._file, self._threads)
+
+
+def _session(file: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that wait would otherwise keep cores busy that PostgreSQL and other processes need.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+
+def fastest(rivals: Mapping[str, Callable[[], object]], seconds: float) -> str:
+    """The rival with the least time of any run: all run in turns for about `seconds`, after once to warm up."""
+    for run in rivals.values():
+        run()
+    best = dict.fromkeys(rivals, float("inf"))
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or float("inf") in best.values():
+        for name, run in rivals.items():
+            started = time.perf_counter()
+            run()
+            best[name] = min(best[name], time.perf_counter() - started)
+    return min(best, key=lambda name: best[name])
