@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from service.api.content_coding import unpacked_body
 from service.api.large_json import WHOLE_BYTES, loads, loads_in_parts
-from service.core.concurrency import off_loop
+from service.core.concurrency import give_way, off_loop
 from service.core.errors import TooLarge
 
 T = TypeVar("T")
@@ -45,7 +45,12 @@ def _written(value: Any) -> bytes:
     if not isinstance(value, list):
         return orjson.dumps(value)
     groups = (value[at : at + WRITTEN_AT_ONCE] for at in range(0, len(value), WRITTEN_AT_ONCE))
-    return b"[%b]" % b",".join(orjson.dumps([_in_pieces(one) for one in group])[1:-1] for group in groups)
+    return b"[%b]" % b",".join(_written_group(group) for group in groups)
+
+
+def _written_group(elements: list[Any]) -> bytes:
+    give_way()
+    return orjson.dumps([_in_pieces(one) for one in elements])[1:-1]
 
 
 def _in_pieces(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import jiter
 
+from service.core.concurrency import give_way
 from service.core.errors import TooLarge
 
 WHOLE_BYTES: Final = 65_536
@@ -52,6 +53,7 @@ def loads_in_parts(data: bytes) -> dict[str, Any]:
                 f"one element or field has more than {MAX_PART} numbers, or {MAX_PART // WEIGHT} texts, keys and "
                 "lists, or long texts: send less at once"
             )
+        give_way()
         if mark in (b"[", b"{"):
             depth += 1
             if depth > MAX_DEPTH:

@@ -1,6 +1,8 @@
 """Coroutines that run concurrently."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,7 +13,20 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 SHORT_BYTES = 2**20
-_SHORT, _LONG = ThreadPoolExecutor(1, "short"), ThreadPoolExecutor(1, "long")
+_TURN_SECONDS, _MAX_PAUSE_SECONDS = 0.002, 0.02
+
+
+class _OwnTime(threading.local):
+    """Of a thread of `off_loop`: what it had computed, in seconds, when it last paused; None in all other threads."""
+
+    at_pause: float | None = None
+
+    def begin(self) -> None:
+        self.at_pause = 0.0
+
+
+_own_time = _OwnTime()
+_SHORT, _LONG = (ThreadPoolExecutor(1, name, initializer=_own_time.begin) for name in ("short", "long"))
 
 
 async def off_loop(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -22,6 +37,20 @@ async def off_loop(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.k
     """
     thread = _SHORT if size <= SHORT_BYTES else _LONG
     return await asyncio.get_running_loop().run_in_executor(thread, partial(work, *args, **kwargs))
+
+
+def give_way() -> None:
+    """A place in a loop where long work may pause: a thread of `off_loop` then computes half of the time at most.
+
+    One search takes Python's lock anew a hundred times, so even the shortest turns of a thread that never pauses add
+    up to several times what the search takes alone.
+    """
+    if _own_time.at_pause is None:
+        return
+    computed = time.thread_time() - _own_time.at_pause
+    if computed > _TURN_SECONDS:
+        time.sleep(min(computed, _MAX_PAUSE_SECONDS))
+        _own_time.at_pause += computed
 
 
 async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:

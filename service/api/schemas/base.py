@@ -25,6 +25,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from service.api.problems import MORE_ERRORS
 from service.core import filters
+from service.core.concurrency import give_way
 from service.core.errors import MAX_PLACES
 from service.core.filters import Filter
 from service.core.ids import CollectionName, DocumentId, VersionNumber
@@ -99,6 +100,7 @@ def in_groups(max_length: int, size: int = 500) -> WrapValidator:
         first: list[InitErrorDetails] = []
         count = 0
         for at in range(0, len(value), size):
+            give_way()
             try:
                 found += validate_list(value[at : at + size])
             except ValidationError as error:
