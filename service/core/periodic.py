@@ -12,6 +12,8 @@ from service.core.versions import EmbedderVersion
 
 log = logging.getLogger(__name__)
 
+_CANCEL_AGAIN_SECONDS = 10.0
+
 Clock = Callable[[], datetime]
 
 
@@ -77,10 +79,10 @@ async def in_background(*works: Awaitable[None]) -> AsyncIterator[None]:
 
 
 async def _cancel(task: asyncio.Future[None]) -> None:
-    task.cancel()
-    try:
-        await task
-    except asyncio.CancelledError:
-        pass
-    except Exception:
-        log.exception("background task failed at its end")
+    """Cancelled again where it goes on: `asyncio.wait_for`, which libraries use, may lose it up to Python 3.11."""
+    done: set[asyncio.Future[None]] = set()
+    while not done:
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=_CANCEL_AGAIN_SECONDS)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("background task failed at its end", exc_info=error)

@@ -132,7 +132,8 @@ class RecallMonitor:
                 await asyncio.sleep(rest)
             else:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._arrived.wait(), IDLE_SECONDS)
+                    async with asyncio.timeout(IDLE_SECONDS):
+                        await self._arrived.wait()
 
     async def probe_next(self) -> float | None:
         """Probe one search. The seconds to rest afterwards; None where there was nothing to probe."""

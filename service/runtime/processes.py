@@ -2,7 +2,6 @@
 
 import asyncio
 import faulthandler
-import gc
 import logging
 import os
 import socket
@@ -18,6 +17,7 @@ from service.core import metrics
 from service.core.errors import Misconfigured
 from service.core.periodic import in_background, repeat_every
 from service.runtime import supervisor
+from service.runtime.garbage import PAUSE_SECONDS, GarbageCollection
 from service.runtime.http_server import allowed_hosts, first_free_port, require_usable, serve_http
 from service.runtime.settings import Settings
 from service.store import disk_space
@@ -141,14 +141,14 @@ def serve(settings: Settings, *, supervised: bool) -> None:
             _process(settings, supervised=supervised, migrated=supervised) as (stop, url, _),
             open_renewed_api(settings, url) as app,
         ):
-            gc.freeze()  # what was imported stays, and is not looked through by each collection of garbage
 
             def stop_waiting() -> None:
                 app.state.service.ingest.stop_waiting()
 
-            await serve_http(
-                app, settings, settings.port, stop, drain_seconds=settings.drain_seconds, on_exit=stop_waiting
-            )
+            async with in_background(repeat_every("garbage", PAUSE_SECONDS, GarbageCollection().collect)):
+                await serve_http(
+                    app, settings, settings.port, stop, drain_seconds=settings.drain_seconds, on_exit=stop_waiting
+                )
 
     _run(run())
 

@@ -171,6 +171,25 @@ async def test_on_a_full_disk_it_writes_nothing_and_answers_with_what_it_has(
         assert await found(lexicon, PAPERS, "heron") == ["a", "b"]
 
 
+async def test_cancelled_while_it_closes_it_leaves_its_lock_to_the_next(root: Path, feed: FileFeed) -> None:
+    lexicon, stop = TantivyLexicon(root, INSTALLATION), asyncio.Event()
+    follower = Follower(lexicon, feed, feed)
+    task, closing = asyncio.create_task(follower.run(stop)), asyncio.Event()
+    await until(lambda: follower.leading)
+
+    async def close(_: object) -> None:
+        closing.set()
+        await asyncio.Event().wait()
+
+    follower._close_indexers = close  # type: ignore[method-assign]
+    stop.set()
+    await closing.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    async with following(root, feed) as (lexicon, _):
+        await reached(lexicon, PAPERS, feed.write(("a", "heron")))
+
+
 async def test_an_old_position_is_replayed_without_doubling(root: Path, feed: FileFeed) -> None:
     """As after a crash between the commit and the writing of the position."""
     async with following(root, feed) as (lexicon, _):

@@ -49,7 +49,8 @@ class FailurePolicy:
     async def sleep(self, seconds: float) -> None:
         """Sleep, but no longer than until the stop."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
 
     async def retry_database(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call the database until it answers. Cancelled at the latest when the grace time is over."""

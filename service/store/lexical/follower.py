@@ -111,11 +111,13 @@ class Follower:
                 await self._lexicon.wait_for_wake(await self._process_due())
         finally:
             waker.cancel()
-            # What was not committed is dropped here and read again by the next leader.
-            await self._close_indexers(self._followed.values())
-            self._thread.shutdown()
-            self._lock.release()
-            self.leading = False
+            try:
+                # What was not committed is dropped here and read again by the next leader.
+                await self._close_indexers(self._followed.values())
+            finally:  # cancelled meanwhile, too: a lock that is kept would keep others from writing for ever
+                self._thread.shutdown()
+                self._lock.release()
+                self.leading = False
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()

@@ -190,7 +190,8 @@ class TantivyLexicon:
     async def wait_for_wake(self, seconds: float) -> None:
         """Return at the next `wake`, or after so long."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
         self._wake.clear()
 
     async def refresh(self, collection: Collection) -> None:

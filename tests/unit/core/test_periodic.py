@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from service.core import metrics
+from service.core import metrics, periodic
 from service.core.concurrency import both
 from service.core.errors import Conflict, ModelUnavailable, NotFound
 from service.core.periodic import for_each_version, in_background, keep_running, repeat_every
@@ -77,6 +77,24 @@ async def test_a_task_that_raises_at_its_end_keeps_no_other_from_ending(caplog: 
         ended.append(-1)
     assert ended == [-1, 2, 1, 0]
     assert [record.message for record in caplog.records] == ["background task failed at its end"]
+
+
+async def test_a_task_that_loses_a_cancellation_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(periodic, "_CANCEL_AGAIN_SECONDS", 0.01)
+    lost = []
+
+    async def work() -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost.append(True)
+                if len(lost) > 1:
+                    raise
+
+    async with in_background(work()):
+        await asyncio.sleep(0)
+    assert len(lost) == 2
 
 
 async def test_when_one_of_two_fails_the_other_one_stops() -> None:

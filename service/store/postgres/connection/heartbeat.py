@@ -116,7 +116,8 @@ class Heartbeat:
         it also does at the end of a restart."""
         if not self.available.is_set() and self._refused:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.available.wait(), 2 * PAUSE_SECONDS)
+                async with asyncio.timeout(2 * PAUSE_SECONDS):
+                    await self.available.wait()
         if not self.available.is_set():
             seconds = monotonic() - self._answered_at
             raise DatabaseUnavailable(f"The database has not answered for {seconds:.0f} seconds.")

@@ -1,0 +1,54 @@
+"""Garbage is collected while little is alive, and at last however much is."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from service.runtime import garbage
+from service.runtime.garbage import GarbageCollection
+
+
+@pytest.fixture
+def collection() -> Iterator[GarbageCollection]:
+    before = gc.get_threshold()
+    yield GarbageCollection()
+    gc.set_threshold(*before)
+    gc.unfreeze()
+
+
+class Node:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def old_garbage() -> "weakref.ref[Node]":
+    node = Node()
+    gc.collect(1)  # what survives this is old
+    return weakref.ref(node)
+
+
+async def test_garbage_is_collected_while_little_is_alive(collection: GarbageCollection) -> None:
+    node = old_garbage()
+    gc.collect(1)
+    assert node() is not None
+    await collection.collect()
+    assert node() is None
+
+
+async def test_a_large_request_delays_it_and_not_for_ever(
+    collection: GarbageCollection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = old_garbage()
+    large = [object() for _ in range(collection._blocks)]
+    await collection.collect()
+    assert node() is not None
+    monkeypatch.setattr(garbage, "_LATEST_SECONDS", 0.0)
+    await collection.collect()
+    assert node() is None
+    assert large
+
+
+def test_python_itself_looks_through_the_youngest_only(collection: GarbageCollection) -> None:
+    assert gc.get_threshold()[2] > 10**9
