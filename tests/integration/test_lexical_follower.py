@@ -181,7 +181,7 @@ async def test_cancelled_while_it_closes_it_leaves_its_lock_to_the_next(root: Pa
         closing.set()
         await asyncio.Event().wait()
 
-    follower._close_indexers = close  # type: ignore[method-assign]
+    follower._close_indexers = close  # type: ignore[method-assign, assignment]
     stop.set()
     await closing.wait()
     task.cancel()
