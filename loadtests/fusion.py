@@ -24,8 +24,7 @@ from service.cli import demo_corpus, load_documents, shell
 from service.client.http_client import Client, ndjson
 from service.core.collections import FusionSettings
 from service.evaluation import beir, replay
-from service.evaluation.replay import RankingSettings, RecordedQuery
-from service.search.fusion import RankedScore
+from service.evaluation.replay import RankedScore, RankingSettings, RecordedQuery
 
 AT_ONCE = 2
 _SENTENCE = re.compile(r"\s*(.+?[.!?])(?:\s+|$)(.*)", re.DOTALL)

@@ -1,15 +1,19 @@
-"""What the event loop's thread computes for one search, by stage: our Python, drivers and framework together.
+"""What the event loop's thread computes for one search, by stage: `python -m loadtests.own_time`.
+
+Our Python, drivers and framework together.
 
 The application runs in this process under cProfile. A coroutine that waits returns to the loop, so the time under its
 name is what it computed, not what it waited for. The profiler itself makes Python slower; the figures are scaled by
 the time that the same searches took the thread without it.
 """
 
+import argparse
 import asyncio
 import cProfile
 import pstats
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +21,7 @@ import uvloop
 
 from loadtests import prepare
 from loadtests.figures import heading, table
-from loadtests.sandbox import Sandbox
+from loadtests.sandbox import Sandbox, sandbox
 from service.api import middleware
 from service.api.bodies import JsonResponse
 from service.api.schemas import search_response
@@ -54,7 +58,7 @@ def measure(place: Sandbox, queries: Sequence[str]) -> None:
 
 async def _measure(place: Sandbox, queries: Sequence[str]) -> None:
     async with open_api(prepare.settings_in(place.folder), place.url) as app, app.router.lifespan_context(app):
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://bench") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
             while (await client.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.1)
             await _ask(client, queries[:30])
@@ -84,3 +88,16 @@ async def _ask(client: httpx.AsyncClient, queries: Sequence[str]) -> None:
     for query in queries:
         response = await client.post(path, json={"query": query})
         response.raise_for_status()
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    arguments.add_argument("--documents", type=int, default=5_000)
+    arguments.add_argument("--folder", type=Path, help="kept, and found again the next time")
+    chosen = arguments.parse_args()
+    with sandbox(chosen.folder) as place:
+        measure(place, prepare.queries(place, chosen.documents))
+
+
+if __name__ == "__main__":
+    main()

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+import numpy as np
+
 from service.core.collections import FusionSettings, RerankSettings
 from service.evaluation.ranking_metrics import ndcg
-from service.search.fusion import FusedItem, LegScores, RankedScore, fuse
+from service.search.fusion import Leg, LegScores, Ranking, fuse
 from service.search.rerank_blend import RerankBlend, trusted_weight
 
 K = 10
@@ -29,6 +31,14 @@ class RankingSettings:
     fusion: FusionSettings
     candidates: int
     rerank: RerankSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankedScore:
+    """The score of a document in one leg and its rank from 1; `rank` is None where the score was only looked up."""
+
+    score: float
+    rank: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,7 +82,7 @@ def rerank_scores(answer: Mapping[str, Any]) -> dict[str, float]:
     return {document: reranked["score"] for document, reranked in explained.items() if reranked is not None}
 
 
-def first_stage(query: RecordedQuery, settings: RankingSettings, width: int) -> list[FusedItem[str]]:
+def first_stage(query: RecordedQuery, settings: RankingSettings, width: int) -> Ranking[str]:
     """The fused ranking of what the legs return when each is asked for `width` candidates."""
 
     def within(place: RankedScore) -> bool:
@@ -80,14 +90,13 @@ def first_stage(query: RecordedQuery, settings: RankingSettings, width: int) -> 
 
     legs = (query.dense, query.lexical)
     found = {document for leg in legs for document, place in leg.items() if within(place)}
-    dense, lexical = (
-        {
-            document: place if within(place) else RankedScore(place.score, None)
-            for document, place in leg.items()
-            if document in found
-        }
-        for leg in legs
-    )
+
+    def scores(leg: Mapping[str, RankedScore]) -> Leg[str]:
+        known = {document: place for document, place in leg.items() if document in found}
+        ranks = [place.rank or 0 if within(place) else 0 for place in known.values()]
+        return Leg(list(known), np.array([place.score for place in known.values()]), np.array(ranks, np.int64))
+
+    dense, lexical = map(scores, legs)
     return fuse([LegScores(dense=dense, lexical=lexical, certainty=query.certainty)], settings.fusion)
 
 
@@ -95,17 +104,17 @@ def ranking(query: RecordedQuery, settings: RankingSettings, k: int = K) -> list
     """The first `k` documents of the answer."""
     rerank = settings.rerank
     fused = first_stage(query, settings, max(settings.candidates, k, rerank.depth if rerank else 0))
-    return [hit.item for hit in fused[:k]] if rerank is None else reranked(query, fused, rerank)[:k]
+    return fused.items[:k] if rerank is None else reranked(query, fused, rerank)[:k]
 
 
-def reranked(query: RecordedQuery, fused: Sequence[FusedItem[str]], rerank: RerankSettings) -> list[str]:
+def reranked(query: RecordedQuery, fused: Ranking[str], rerank: RerankSettings) -> list[str]:
     """The hits of a first stage, the first `depth` of them reordered by their blended scores."""
     head = fused[: rerank.depth]
     first = [hit.score for hit in head]
     relevance = [query.relevance.get(hit.item, 0.0) for hit in head]
     blend = RerankBlend(first, trusted_weight(first, relevance, rerank.weight))
     scored = [(-blend.score(at, relevance[at]), hit.item) for at, hit in enumerate(head)]
-    return [item for _, item in sorted(scored)] + [hit.item for hit in fused[rerank.depth :]]
+    return [item for _, item in sorted(scored)] + fused.items[rerank.depth :]
 
 
 def quality(query: RecordedQuery, documents: Sequence[str]) -> float:

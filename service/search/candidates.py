@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
+
 from service.core.concurrency import both, gather_limited
 from service.core.errors import Unavailable
 from service.core.ids import DocumentId, Vector
@@ -18,7 +20,7 @@ from service.core.ports.vectors import VectorStore
 from service.core.search import Candidate, DensePlan, Query
 from service.search.context import SearchContext
 from service.search.dense_certainty import DenseCertainty
-from service.search.fusion import LegScores, RankedScore, rank_scores
+from service.search.fusion import Leg, LegScores, rank_scores
 from service.search.retrievers import CandidatesByItem, Item, LegResult, best_score
 from service.spaces.resolver import Space
 
@@ -129,31 +131,33 @@ class CandidateSet:
         chunks: dict[DocumentId, dict[Item, None]] = {}
         for query in self.queries:
             for item in query.dense_candidates:
-                chunks.setdefault(item[0], {})[item] = None
+                if item[1] is not None:
+                    chunks.setdefault(item[0], {})[item] = None
 
-        def dense(query: QueryCandidates, found: int) -> dict[Item, RankedScore]:
-            return rank_scores({item: one.score for item, one in query.dense_candidates.items()}, found)
+        def ranked(found: CandidatesByItem, lookups: CandidatesByItem) -> Leg[Item]:
+            return rank_scores({item: one.score for item, one in {**found, **lookups}.items()}, len(found))
 
-        def lexical(query: QueryCandidates, found: int) -> dict[Item, RankedScore]:
-            scores = {**query.lexical_candidates, **query.lexical_lookups}
-            ranked = rank_scores({item: one.score for item, one in scores.items()}, found)
-            of_chunks = {
-                chunk: replace(score, score=score.score * share)
-                for item, score in ranked.items()
+        def lexical(query: QueryCandidates) -> Leg[Item]:
+            leg = ranked(query.lexical_candidates, query.lexical_lookups)
+            if not chunks:
+                return leg
+            of_chunks = [
+                (chunk, score * share, rank)
+                for item, score, rank in zip(leg.items, leg.scores.tolist(), leg.ranks.tolist(), strict=True)
                 for chunk in chunks.get(item[0], (item,))
                 if (share := query.lexical_shares.get(chunk, 1.0)) > 0
-            }
-            if not query.lexical_shares:
-                return of_chunks
-            best_first = sorted(of_chunks.items(), key=lambda one: (one[1].rank is None, -one[1].score))
-            return rank_scores(
-                {item: one.score for item, one in best_first}, sum(one.rank is not None for _, one in best_first)
-            )
+            ]
+            if query.lexical_shares:
+                of_chunks.sort(key=lambda one: (not one[2], -one[1]))
+                found = sum(rank > 0 for _, _, rank in of_chunks)
+                return rank_scores({item: score for item, score, _ in of_chunks}, found)
+            scores = np.array([score for _, score, _ in of_chunks])
+            return Leg([item for item, _, _ in of_chunks], scores, np.array([rank for _, _, rank in of_chunks]))
 
         return [
             LegScores(
-                dense=None if query.dense is None else dense(query, len(query.dense.candidates)),
-                lexical=None if query.lexical is None else lexical(query, len(query.lexical.candidates)),
+                dense=None if query.dense is None else ranked(*query.dense_lists),
+                lexical=None if query.lexical is None else lexical(query),
                 weight=weight,
                 certainty=query.certainty,
             )

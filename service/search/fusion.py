@@ -13,9 +13,13 @@ negative cosine counts 0; and the number of candidates changes no score. docs/de
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from itertools import chain
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from service.core.collections import FusionSettings
 from service.core.search import Explanation, LegExplanation, QueryExplanation
@@ -26,13 +30,20 @@ FLOOR = 0.0
 Item = TypeVar("Item", bound=Hashable)
 """What is ranked: documents or chunks. Items are comparable."""
 
+Columns = npt.NDArray[np.float64]
+"""What one leg says of all items, shape [4, items]: score, rank, scaled score and share of the fused score.
+
+The score of an item that the leg does not know is minus infinity. The rank is 0 where there is none."""
+_SCORE, _SHARE = 0, 3
+
 
 @dataclass(frozen=True, slots=True)
-class RankedScore:
-    """The score of an item in one leg and its rank from 1; `rank` is None where the score was only looked up."""
+class Leg(Generic[Item]):
+    """The scores of different items in one leg, and their ranks from 1; 0 where the score was only looked up."""
 
-    score: float
-    rank: int | None
+    items: Sequence[Item]
+    scores: npt.NDArray[np.float64]
+    ranks: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,8 +54,8 @@ class LegScores(Generic[Item]):
     that a leg does not know has that leg's lower bound. `weight`: above 0. `certainty` in [0, 1]: see `DenseCertainty`.
     """
 
-    dense: Mapping[Item, RankedScore] | None = None
-    lexical: Mapping[Item, RankedScore] | None = None
+    dense: Leg[Item] | None = None
+    lexical: Leg[Item] | None = None
     weight: float = 1.0
     certainty: float = 1.0
 
@@ -56,15 +67,52 @@ class FusedItem(Generic[Item]):
     explanation: Explanation
 
 
-def rank_scores(scores: Mapping[Item, float], found: int | None = None) -> dict[Item, RankedScore]:
+class Ranking(Generic[Item]):
+    """All items, best first. How the score of one came about is computed when it is looked at."""
+
+    def __init__(self, items: Sequence[Item], queries: Sequence[tuple[LegScores[Item], Columns, Columns]]) -> None:
+        gains = [dense[_SHARE] + lexical[_SHARE] for _, dense, lexical in queries]
+        # The sum is exact, so that the order of the queries cannot matter.
+        scores = gains[0].tolist() if len(gains) == 1 else list(map(math.fsum, zip(*gains, strict=True)))
+        legs = zip(*((dense, lexical) for _, dense, lexical in queries), strict=True)
+        raw = [(-np.max([columns[_SCORE] for columns in leg], axis=0)).tolist() for leg in legs]
+        # By score, then by the best cosine and the best BM25 score over all queries, then by item. The raw scores tell
+        # apart what was scaled to 0 or has equal ranks.
+        order = sorted(zip([-score for score in scores], *raw, items, range(len(items)), strict=True))
+        self.items = [one[-2] for one in order]
+        self._places, self._scores, self._queries = [one[-1] for one in order], scores, queries
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, page: slice) -> list[FusedItem[Item]]:
+        return list(map(self._fused, self.items[page], self._places[page]))
+
+    def __iter__(self) -> Iterator[FusedItem[Item]]:
+        return iter(self[:])
+
+    def _fused(self, item: Item, place: int) -> FusedItem[Item]:
+        """The legs shown are those of the query that contributes most."""
+        queries = [_explain(query, dense[:, place], lexical[:, place]) for query, dense, lexical in self._queries]
+        most = max((one for one in queries if one.dense or one.lexical), key=lambda one: one.gain)
+        explanation = Explanation(
+            dense=most.dense,
+            lexical=most.lexical,
+            fusion=self._scores[place],
+            certainty=most.certainty,
+            queries=tuple(queries) if len(queries) > 1 else (),
+        )
+        return FusedItem(item=item, score=self._scores[place], explanation=explanation)
+
+
+def rank_scores(scores: Mapping[Item, float], found: int | None = None) -> Leg[Item]:
     """Rank scores that are given best first; those after the first `found` were looked up and get no rank."""
-    return {
-        item: RankedScore(score, rank if found is None or rank <= found else None)
-        for rank, (item, score) in enumerate(scores.items(), start=1)
-    }
+    ranks = np.arange(1, len(scores) + 1)
+    ranks[found if found is not None else len(scores) :] = 0
+    return Leg(list(scores), np.fromiter(scores.values(), np.float64, len(scores)), ranks)
 
 
-def fuse(queries: Sequence[LegScores[Item]], settings: FusionSettings) -> list[FusedItem[Item]]:
+def fuse(queries: Sequence[LegScores[Item]], settings: FusionSettings) -> Ranking[Item]:
     """Rank all items that any leg knows, best first; ties by the best cosine, then by BM25, then by item.
 
     In a convex combination the odds of the dense leg are `alpha` : 1 - `alpha`, times its certainty. A leg without
@@ -72,40 +120,32 @@ def fuse(queries: Sequence[LegScores[Item]], settings: FusionSettings) -> list[F
     leg, whose scores are not diminished.
     """
     total_weight = math.fsum(query.weight for query in queries)
-    explained = [_explain(query, settings, query.weight / total_weight) for query in queries]
-    items = dict.fromkeys(item for one in explained for item in one)
-    fused = [_fuse_item(item, [one.get(item) for one in explained]) for item in items]
-    fused.sort(key=_order)
-    return fused
+    legs = [leg.items for query in queries for leg in (query.dense, query.lexical) if leg is not None]
+    places = {item: place for place, item in enumerate(dict.fromkeys(chain.from_iterable(legs)))}
+
+    def columns(query: LegScores[Item]) -> tuple[LegScores[Item], Columns, Columns]:
+        weights, share = _leg_weights(query, settings), query.weight / total_weight
+        dense, lexical = (
+            _scale(leg, settings, share * weight, places)
+            for leg, weight in zip((query.dense, query.lexical), weights, strict=True)
+        )
+        return query, dense, lexical
+
+    return Ranking(list(places), list(map(columns, queries)))
 
 
-def _fuse_item(item: Item, queries: Sequence[QueryExplanation | None]) -> FusedItem[Item]:
-    """The sum over the queries; the legs shown are those of the query that contributes most."""
-    known = [one for one in queries if one is not None]
-    score = math.fsum(one.gain for one in known)  # exact, so that the order of the queries cannot matter
-    most = max(known, key=lambda one: one.gain)
-    explanation = Explanation(
-        dense=most.dense,
-        lexical=most.lexical,
-        fusion=score,
-        certainty=most.certainty,
-        queries=tuple(one or QueryExplanation() for one in queries) if len(queries) > 1 else (),
-    )
-    return FusedItem(item=item, score=score, explanation=explanation)
-
-
-def _explain(query: LegScores[Item], settings: FusionSettings, share: float) -> dict[Item, QueryExplanation]:
-    """What each item gains by a query that counts `share` of all."""
-    dense_weight, lexical_weight = _leg_weights(query, settings)
-    dense = _scale(query.dense, settings, share * dense_weight)
-    lexical = _scale(query.lexical, settings, share * lexical_weight)
-
-    def explanation(item: Item) -> QueryExplanation:
-        legs = (dense.get(item), lexical.get(item))
-        gain = math.fsum(leg.share for leg in legs if leg is not None)
-        return QueryExplanation(dense=legs[0], lexical=legs[1], gain=gain, certainty=query.certainty)
-
-    return {item: explanation(item) for item in dict.fromkeys((*dense, *lexical))}
+def _explain(query: LegScores[Item], dense: Columns, lexical: Columns) -> QueryExplanation:
+    """What one item gains by a query; `dense`, `lexical`: what the legs say of this item, shape [4]."""
+    legs = [
+        None
+        if score == -math.inf
+        else LegExplanation(rank=int(rank) or None, score=score, normalised=scaled, share=share)
+        for score, rank, scaled, share in (dense.tolist(), lexical.tolist())
+    ]
+    if legs == [None, None]:
+        return QueryExplanation()
+    gain = float(dense[_SHARE] + lexical[_SHARE])
+    return QueryExplanation(dense=legs[0], lexical=legs[1], gain=gain, certainty=query.certainty)
 
 
 def _leg_weights(query: LegScores[Item], settings: FusionSettings) -> tuple[float, float]:
@@ -122,41 +162,20 @@ def dense_weight(settings: FusionSettings, certainty: float) -> float:
     return odds / (odds + 1.0 - settings.alpha) if settings.alpha < 1.0 else 1.0
 
 
-def _has_evidence(scores: Mapping[Item, RankedScore] | None) -> bool:
-    return scores is not None and any(one.score > FLOOR for one in scores.values())
+def _has_evidence(leg: Leg[Item] | None) -> bool:
+    return leg is not None and bool((leg.scores > FLOOR).any())
 
 
-def _scale(
-    scores: Mapping[Item, RankedScore] | None, settings: FusionSettings, weight: float
-) -> dict[Item, LegExplanation]:
+def _scale(leg: Leg[Item] | None, settings: FusionSettings, weight: float, places: Mapping[Item, int]) -> Columns:
     """Scale and weight one leg. Without a score above the lower bound everything is 0."""
-    if scores is None:
-        return {}
-    span = max((one.score for one in scores.values()), default=FLOOR) - FLOOR
-
-    def explanation(one: RankedScore) -> LegExplanation:
-        normalised = max(0.0, one.score - FLOOR) / span if span > 0 else 0.0
-        if settings.method == "rrf":
-            share = 0.0 if one.rank is None else weight / (settings.k + one.rank)
-        else:
-            share = weight * normalised
-        return LegExplanation(rank=one.rank, score=one.score, normalised=normalised, share=share)
-
-    return {item: explanation(one) for item, one in scores.items()}
-
-
-def _order(fused: FusedItem[Item]) -> tuple[float, float, float, Item]:
-    """By score, then by the best cosine and the best BM25 score over all queries, then by item.
-
-    The raw scores tell apart what was scaled to 0 or has equal ranks.
-    """
-    explanation = fused.explanation
-    return (-fused.score, -_best_score(explanation, "dense"), -_best_score(explanation, "lexical"), fused.item)
-
-
-def _best_score(explanation: Explanation, leg: Literal["dense", "lexical"]) -> float:
-    if not explanation.queries:  # the common case of one query, kept fast
-        only: LegExplanation | None = getattr(explanation, leg)
-        return -math.inf if only is None else only.score
-    legs: list[LegExplanation | None] = [getattr(query, leg) for query in explanation.queries]
-    return max((one.score for one in legs if one is not None), default=-math.inf)
+    columns: Columns = np.zeros((4, len(places)))
+    columns[_SCORE] = -math.inf
+    if leg is not None and leg.items:
+        span = leg.scores.max() - FLOOR
+        scaled = np.maximum(leg.scores - FLOOR, 0.0) / (span if span > 0 else math.inf)
+        shares = (
+            np.where(leg.ranks, weight / (settings.k + leg.ranks), 0.0) if settings.method == "rrf" else weight * scaled
+        )
+        own = np.fromiter(map(places.__getitem__, leg.items), np.intp, len(leg.items))
+        columns[:, own] = leg.scores, leg.ranks, scaled, shares
+    return columns

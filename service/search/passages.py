@@ -25,7 +25,7 @@ from service.core.search import Candidate, Hit
 from service.core.text import sentence_starts
 from service.search.candidates import CandidateSet, QueryCandidates
 from service.search.context import SearchContext
-from service.search.fusion import FusedItem, dense_weight
+from service.search.fusion import Ranking, dense_weight
 from service.search.retrievers import Item
 
 UNEMBEDDED_LENGTH = 1000
@@ -38,8 +38,7 @@ _MAX_CHUNKS = 10_000
 _ROUNDS = 3
 """Of scoring the chunks of documents that rise into the first hits when those above them are scored."""
 
-Ranking = list[FusedItem[Item]]
-Fuse = Callable[[CandidateSet], Awaitable[Ranking]]
+Fuse = Callable[[CandidateSet], Awaitable[Ranking[Item]]]
 Scored = Mapping[DocumentId, Sequence[tuple[Candidate, float, str]]]
 """The passages of each document, best first: place and cosine, lexical score, and text."""
 
@@ -63,7 +62,7 @@ class PassageSelector:
 
     async def rank(
         self, context: SearchContext, candidates: CandidateSet, fuse: Fuse, wanted: int
-    ) -> tuple[CandidateSet, Ranking]:
+    ) -> tuple[CandidateSet, Ranking[Item]]:
         """The candidates in the order of their fused scores; chunks among the first `wanted` with their own words."""
         ranked = None
         if context.request.group_by == "chunk" and candidates.has_lexical:
@@ -83,15 +82,15 @@ class PassageSelector:
 
     async def _rank_chunks(
         self, context: SearchContext, candidates: CandidateSet, fuse: Fuse, wanted: int
-    ) -> tuple[CandidateSet, Ranking]:
+    ) -> tuple[CandidateSet, Ranking[Item]]:
         """Score the passages of the documents among the first `wanted`, until these are all scored.
 
         Until then a chunk has the score of its document, which is an upper bound, so that nothing better is missed.
         """
         ranking, seen = await fuse(candidates), set[DocumentId]()
         for _ in range(_ROUNDS):
-            first = [fused.item for fused in ranking[:wanted]]
-            revisions = {item[0]: candidates.candidate(item).content_revision for item in first if item[0] not in seen}
+            first = [item for item in ranking.items[:wanted] if item[0] not in seen]
+            revisions = {item[0]: candidates.candidate(item).content_revision for item in first}
             if not revisions:
                 break
             seen |= revisions.keys()

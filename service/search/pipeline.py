@@ -33,7 +33,7 @@ from service.search.context import SearchContext
 from service.search.dense_certainty import DenseCertainty
 from service.search.encode_query import QueryEncoder, SharedQueryEncoding
 from service.search.events import SearchEvent, SearchObserver, record_metrics
-from service.search.fusion import FusedItem
+from service.search.fusion import FusedItem, Ranking
 from service.search.mmr import mmr
 from service.search.passage_contexts import add_contexts
 from service.search.passages import UNEMBEDDED_LENGTH, PassageSelector
@@ -126,13 +126,12 @@ class SearchPipeline:
             candidates = await constraints.apply_constraints(self.lexicon, context, candidates)
             candidates = await self._complete_scores(context, candidates, wanted)
             confidence = confidence or await assess_confidence(self.lexicon, context, candidates)
-            ranked, ranking = candidates, list[FusedItem[Item]]()
-            if not confidence.withheld:
-                fuse = partial(_fuse, context, width=width)
-                ranked, ranking = await self._passages.rank(context, candidates, fuse, wanted)
-            hits = await self._fetch(context, ranked, ranking, wanted)
+            hits = list[Hit]()
             if confidence.withheld:
                 break
+            fuse = partial(_fuse, context, width=width)
+            ranked, ranking = await self._passages.rank(context, candidates, fuse, wanted)
+            hits = await self._fetch(context, ranked, ranking, wanted)
             if await constraints.give_up_constraints(self.lexicon, context, candidates, hits):
                 vectors = await self._encoder.encode(context, shared)
                 continue
@@ -229,7 +228,7 @@ class SearchPipeline:
         return candidate_sets.keep_newest_content(candidates)
 
     async def _fetch(
-        self, context: SearchContext, candidates: CandidateSet, ranking: Sequence[FusedItem[Item]], wanted: int
+        self, context: SearchContext, candidates: CandidateSet, ranking: Ranking[Item], wanted: int
     ) -> list[Hit]:
         """Read the passages of the first `wanted` items; documents that changed since the legs ran are dropped."""
         hits: list[Hit] = []
@@ -311,8 +310,8 @@ async def _run_searches(searches: Searches) -> dict[int, LegResult]:
     return dict(zip(searches, results, strict=True))
 
 
-async def _fuse(context: SearchContext, candidates: CandidateSet, width: int) -> list[FusedItem[Item]]:
-    def ranking() -> list[FusedItem[Item]]:
+async def _fuse(context: SearchContext, candidates: CandidateSet, width: int) -> Ranking[Item]:
+    def ranking() -> Ranking[Item]:
         return fusion.fuse(
             candidates.leg_scores([query.weight for query in context.request.effective_queries]), settings
         )

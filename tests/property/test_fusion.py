@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.core.collections import FusionSettings
 from service.core.ids import DocumentId
-from service.search.fusion import FusedItem, LegScores, fuse, rank_scores
+from service.search.fusion import LegScores, Ranking, fuse, rank_scores
 
 IDS = st.sampled_from([DocumentId(f"d{number}") for number in range(12)])
 DENSE = st.dictionaries(IDS, st.floats(-1, 1), max_size=12)
@@ -33,7 +33,7 @@ def evidence(query: Query, order: Callable[[Scores], Scores] = best_first) -> Le
     return LegScores(dense=dense, lexical=lexical, weight=query[2])
 
 
-def scored(ranking: list[FusedItem[DocumentId]]) -> list[tuple[DocumentId, float]]:
+def scored(ranking: Ranking[DocumentId]) -> list[tuple[DocumentId, float]]:
     return [(fused.item, fused.score) for fused in ranking]
 
 
@@ -46,6 +46,34 @@ def test_it_ranks_the_union_once_and_in_order(queries: list[Query], how: FusionS
     scores = [fused.score for fused in ranking]
     assert scores == sorted(scores, reverse=True)
     assert all(0.0 <= score <= 1.0 + 1e-9 for score in scores)
+
+
+def formula(queries: list[Query], how: FusionSettings) -> list[tuple[DocumentId, float]]:
+    """The definition, one score at a time."""
+    weights = math.fsum(weight for *_, weight in queries)
+    parts: dict[DocumentId, list[float]] = {}
+    for *legs, weight in queries:
+        both = all(scores and max(scores.values()) > 0 for scores in legs)
+        shares = (how.alpha, 1 - how.alpha) if how.method == "convex" and both else (1.0, 1.0)
+        for scores, share in zip(map(best_first, (one or {} for one in legs)), shares, strict=True):
+            for rank, (item, score) in enumerate(scores.items(), start=1):
+                best = max(scores.values())
+                gain = 1 / (how.k + rank) if how.method == "rrf" else max(0.0, score) / best if best > 0 else 0.0
+                parts.setdefault(item, []).append(weight / weights * share * gain)
+
+    def order(item: DocumentId) -> tuple[float, ...]:
+        raw = [max((one[leg] or {}).get(item, -math.inf) for one in queries) for leg in (0, 1)]  # type: ignore[union-attr]
+        return -round(math.fsum(parts[item]), 12), *(-score for score in raw)
+
+    return [(item, math.fsum(parts[item])) for item in sorted(sorted(parts), key=order)]
+
+
+@given(QUERIES, HOW)
+def test_it_is_the_formula(queries: list[Query], how: FusionSettings) -> None:
+    expected, found = formula(queries, how), scored(fuse([evidence(query) for query in queries], how))
+    assert dict(found) == pytest.approx(dict(expected), abs=1e-12)
+    together = [(one, two) for one, two in zip(found, expected, strict=True) if one[0] != two[0]]
+    assert all(one[1] == pytest.approx(two[1], abs=1e-11) for one, two in together), "only equals may change places"
 
 
 @given(QUERIES, HOW)
@@ -77,7 +105,7 @@ def test_convex_is_monotone_in_either_leg_of_any_query(
     rankings = (
         fuse(list(map(evidence, some)), how) for some in (queries, [*queries[:at], changed, *queries[at + 1 :]])
     )
-    before, after = ([fused.item for fused in ranking].index(favoured) for ranking in rankings)
+    before, after = (ranking.items.index(favoured) for ranking in rankings)
     assert after <= before
 
 
@@ -108,4 +136,5 @@ def test_the_order_of_the_queries_does_not_matter(queries: list[Query], how: Fus
 def test_the_weight_of_a_query_alone_changes_nothing(
     dense: dict[DocumentId, float], lexical: dict[DocumentId, float], how: FusionSettings, weight: float
 ) -> None:
-    assert fuse([evidence((dense, lexical, weight))], how) == fuse([evidence((dense, lexical, 1.0))], how)
+    weighed, alone = (fuse([evidence((dense, lexical, one))], how) for one in (weight, 1.0))
+    assert list(weighed) == list(alone)

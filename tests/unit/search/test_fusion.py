@@ -1,11 +1,11 @@
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
 
 from service.core.collections import FusionSettings
 from service.core.ids import DocumentId
-from service.search.fusion import FusedItem, LegScores, RankedScore, rank_scores
-from service.search.fusion import fuse as fuse_queries
+from service.search import fusion
+from service.search.fusion import FusedItem, LegScores, rank_scores
 
 A, B, C = (DocumentId(name) for name in "abc")
 CONVEX = FusionSettings(method="convex", alpha=0.5)
@@ -18,6 +18,10 @@ def said(
     """What the legs say of one query; of `dense` the first `found` were found, the others looked up."""
     ranked = None if dense is None else rank_scores(dense, found)
     return LegScores(dense=ranked, lexical=None if lexical is None else rank_scores(lexical), weight=weight)
+
+
+def fuse_queries(queries: Sequence[LegScores[DocumentId]], how: FusionSettings) -> list[FusedItem[DocumentId]]:
+    return list(fusion.fuse(queries, how))
 
 
 def fuse(
@@ -66,12 +70,12 @@ def test_a_negative_cosine_is_no_evidence_against_a_document() -> None:
 
 
 def test_equal_ranks_of_one_leg_each_are_told_apart_by_what_was_looked_up() -> None:
-    dense = {B: RankedScore(0.9, 1), A: RankedScore(0.1, None)}
-    lexical = {A: RankedScore(9.0, 1), B: RankedScore(2.0, None)}
+    dense = rank_scores({B: 0.9, A: 0.1}, 1)
+    lexical = rank_scores({A: 9.0, B: 2.0}, 1)
     ranking = fuse_queries([LegScores(dense=dense, lexical=lexical)], FusionSettings(method="rrf"))
     assert [fused.item for fused in ranking] == [B, A]
     assert len({fused.score for fused in ranking}) == 1
-    words = LegScores(lexical={B: RankedScore(9.0, None), A: RankedScore(2.0, None)})
+    words = LegScores(lexical=rank_scores({B: 9.0, A: 2.0}, 0))
     assert [fused.item for fused in fuse_queries([words], FusionSettings(method="rrf"))] == [B, A]
 
 
@@ -83,7 +87,7 @@ def test_how_many_candidates_a_leg_brought_moves_no_score() -> None:
 
 
 def test_a_dense_leg_that_is_not_certain_weighs_less_and_the_other_more() -> None:
-    evidence = LegScores(dense={A: RankedScore(0.8, 1)}, lexical={B: RankedScore(5.0, 1)}, certainty=0.5)
+    evidence = LegScores(dense=rank_scores({A: 0.8}), lexical=rank_scores({B: 5.0}), certainty=0.5)
     found = scores(fuse_queries([evidence], FusionSettings(alpha=0.6)))
     assert found == pytest.approx({A: 0.3 / 0.7, B: 0.4 / 0.7}), "odds of 0.6 to 0.4, halved"
     of_dense = fuse_queries([evidence], FusionSettings(alpha=1.0))
