@@ -5,9 +5,11 @@ Afterwards searches show what the database holds: nothing that came later, and a
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psycopg
 import pytest
 
 from service.store.embedded.server import EmbeddedServer, programs
@@ -71,6 +73,22 @@ def test_an_older_dump_comes_back_while_the_service_runs(machine: Machine) -> No
     assert_shows(machine, "a", "b")
     asking.finish()
     assert "azimuth_database_restored_total 0.0" not in machine.http.get("/metrics").text
+
+
+def test_the_database_is_dropped_and_filled_again_while_the_service_runs(machine: Machine) -> None:
+    url = EmbeddedServer(machine.folder / "postgres").url
+    write(machine, "p")
+    before = shown(machine, "lexical")
+    script = subprocess.run([str(programs() / "pg_dump"), url], check=True, capture_output=True).stdout
+    asking = Asking(machine)
+    asking.start()
+    with psycopg.connect(url, autocommit=True, dbname="template1") as connection:
+        connection.execute("DROP DATABASE postgres WITH (FORCE)")
+        time.sleep(3)  # until calls fail at once
+        connection.execute("CREATE DATABASE postgres TEMPLATE template0")
+    subprocess.run([str(programs() / "psql"), "--quiet", url], input=script, check=True, stdout=subprocess.DEVNULL)
+    assert_shows(machine, *before)
+    asking.finish()
 
 
 def test_an_older_folder_of_the_database_comes_back(machine: Machine) -> None:
