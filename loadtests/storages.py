@@ -30,7 +30,7 @@ from service.store.postgres.vectors import vector_tables
 from service.store.postgres.vectors.vectors import PostgresVectors
 from service.store.postgres.versions.versions import PostgresVersions
 
-STORAGES: tuple[Storage, ...] = ("halfvec", "vector", "binary")
+STORAGES: tuple[Storage, ...] = ("halfvec", "vector", "binary", "scalar")
 EXACT = DensePlan(kind="exact")
 EF_SEARCHES = (40, 100, 200, 400)
 LIMIT = 100

@@ -6,7 +6,7 @@ from service.core.collections import IndexSettings, Storage
 from service.store.postgres.vectors import vector_tables
 from tests.world import World
 
-STORAGES: tuple[Storage, ...] = ("halfvec", "vector", "binary")
+STORAGES: tuple[Storage, ...] = ("halfvec", "vector", "binary", "scalar")
 
 
 def sealed(collection_id: int, number: int = 1) -> str:

@@ -28,7 +28,7 @@ def reindex(
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest passage, in tokens.")] = None,
     overlap_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens that neighbours share.")] = None,
-    storage: Annotated[str | None, typer.Option(help="halfvec, vector or binary.")] = None,
+    storage: Annotated[str | None, typer.Option(help="halfvec, vector, binary or scalar.")] = None,
     m: Annotated[int | None, typer.Option("--m", min=2, help="Links of each node of the HNSW graph.")] = None,
     ef_construction: Annotated[int | None, typer.Option(min=4, help="Candidate list size of the HNSW build.")] = None,
     judgments: Annotated[

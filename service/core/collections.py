@@ -8,7 +8,7 @@ from typing import Literal
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.metadata import FieldType, FieldTypes
 
-Storage = Literal["halfvec", "vector", "binary"]
+Storage = Literal["halfvec", "vector", "binary", "scalar"]
 
 EXTERNAL = "external"
 
@@ -46,8 +46,9 @@ class ChunkingSettings:
 class IndexSettings:
     """How the vectors of a version are stored and indexed. `m`, `ef_construction`: parameters of HNSW.
 
-    `halfvec`: 16 bits per dimension; `vector`: 32; `binary`: halfvec rows with an index of one bit per dimension, whose
-    results are scored again with the rows. The space is the same; the recall of the index differs, and is measured.
+    `halfvec`: 16 bits per dimension; `vector`: 32; `binary` and `scalar`: halfvec rows with an index of two or of four
+    levels per dimension (1 or 3 bits), whose results are scored again with the rows. The space is the same; the recall
+    of the index differs, and is measured.
     """
 
     m: int = 16

@@ -98,8 +98,8 @@ def _memory(health: IndexHealth) -> Iterator[IndexAdvice]:
         yield _watch(
             f"the index ({_size(index.bytes)}) is larger than what the server has for caching "
             f"({_size(health.cache_bytes)}): a scan reads from disk at random",
-            "give the server more memory (and effective_cache_size), or register a version with the storage binary or "
-            "fewer dimensions",
+            "give the server more memory (and effective_cache_size), or register a version with the storage scalar or "
+            "binary, or with fewer dimensions",
         )
 
 

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from service.core.change_feed import Position
-from service.core.collections import DeclaredField, IndexSettings
+from service.core.collections import DeclaredField, IndexSettings, Storage
 from service.core.filters import Filter, parse, typed
 from service.core.ids import DocumentId
 from service.core.ports.vectors import VectorQuery
@@ -258,21 +258,23 @@ async def fill_second(world: World) -> EmbedderVersion:
 async def run_other_spaces(world: World, plans: Plans) -> None:
     """What is asked of an index of bits, of samples, and of versions whose vectors clients bring."""
     where, query = parse({"year": {"$gte": 2010}}), np.full(DIMENSIONS, 0.25, np.float32)
-    binary = await world.add_version(BINARY, VersionState.FAILED, index=IndexSettings(storage="binary"))
-    table = vector_table_of(binary).table
-    async with pool_of(world).dedicated() as connection:
-        copied = (
-            f"INSERT INTO {table} SELECT collection_id, document_id, chunk, {BINARY}, content_revision, starts, ends, "
-            f"{sealed(world.collection.id, BINARY)}, embedding FROM {VECTORS}"
-        )
-        await connection.execute(copied.encode())
-        await connection.execute(create_index(binary))
-        await connection.execute(f"ANALYZE {table}".encode())
-    for kind in ("hnsw", "hnsw_iterative"):
-        asked = VectorQuery(binary, query, 50, DensePlan(kind=kind, ef_search=100, selectivity=0.5))
-        await plans.during(f"binary {kind}", world.vectors.nearest(asked))
-        await plans.during(f"binary {kind} where", world.vectors.nearest(dataclasses.replace(asked, where=where)))
-    await plans.during("sample", world.vectors.sample(binary, 100))
+    for storage, number in OF_BITS.items():
+        rough = await world.add_version(number, VersionState.FAILED, index=IndexSettings(storage=storage))
+        table = vector_table_of(rough).table
+        async with pool_of(world).dedicated() as connection:
+            copied = (
+                f"INSERT INTO {table} SELECT collection_id, document_id, chunk, {number}, content_revision, starts, "
+                f"ends, {sealed(world.collection.id, number)}, embedding FROM {VECTORS}"
+            )
+            await connection.execute(copied.encode())
+            await connection.execute(create_index(rough))
+            await connection.execute(f"ANALYZE {table}".encode())
+        for kind in ("hnsw", "hnsw_iterative"):
+            plan = DensePlan(kind=kind, ef_search=100, selectivity=0.5)
+            for name, narrowed in (("", None), (" where", where)):
+                asked = VectorQuery(rough, query, 50, plan, where=narrowed)
+                await plans.during(f"{storage} {kind}{name}", world.vectors.nearest(asked))
+        await plans.during("sample", world.vectors.sample(rough, 100))
     external = await add_external(world, EXTERNAL_NUMBER, VersionState.READY)
     batch = [dataclasses.replace(doc(id_, "again"), vector=(1.0,) * DIMENSIONS) for id_ in IDS]
     for again in ("bring", "bring again"):
@@ -288,8 +290,8 @@ def plans(server: EmbeddedServer, template: str) -> Plans:
 
 
 VECTORS, HNSW, VECTORS_KEY = "vectors_1_1", "vectors_1_1_hnsw", "vectors_1_1_pkey"
-BINARY, EXTERNAL_NUMBER = 8, 9
-BINARY_VECTORS, BITS = f"vectors_1_{BINARY}", f"vectors_1_{BINARY}_hnsw"
+OF_BITS: dict[Storage, int] = {"binary": 7, "scalar": 8}
+EXTERNAL_NUMBER = 9
 
 
 EXACTLY = [
@@ -316,10 +318,16 @@ EXACTLY = [
         for step in ("hnsw where", "hnsw_iterative where", "hnsw_iterative far where")
     ),
     # Along an index of bits, whose rows are then scored.
-    *((f"binary {kind}", "vectors.nearest_rescored", {BITS}, (BINARY_VECTORS,)) for kind in ("hnsw", "hnsw_iterative")),
     *(
-        (f"binary {kind} where", "vectors.nearest_rescored", {BITS, "documents_pkey"}, (BINARY_VECTORS,))
+        (
+            f"{storage} {kind}{narrowed}",
+            "vectors.nearest_rescored",
+            {f"vectors_1_{number}_hnsw", *keys},
+            (f"vectors_1_{number}",),
+        )
+        for storage, number in OF_BITS.items()
         for kind in ("hnsw", "hnsw_iterative")
+        for narrowed, keys in (("", ()), (" where", ("documents_pkey",)))
     ),
     # Chunks of named documents by the key of the space.
     ("exact within", "vectors.nearest_exact", {VECTORS_KEY}, (VECTORS,)),

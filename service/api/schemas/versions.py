@@ -22,7 +22,8 @@ Note = Annotated[Text, Field(max_length=MAX_NOTE, description="Why, for whoever 
 class IndexBody(RequestBody):
     """How the vectors are stored and indexed. What is left out is as in the active version.
 
-    `halfvec` has 16 bits a dimension, `vector` 32; `binary` indexes one bit a dimension and scores its finds again.
+    `halfvec` has 16 bits a dimension, `vector` 32; `binary` indexes one bit a dimension and `scalar` four levels, in
+    three bits, and both score what they find again with 16 bits.
     """
 
     m: Annotated[int, Field(ge=2, le=100, description="Links of each node of the HNSW graph.")] = IndexSettings().m

@@ -33,12 +33,12 @@ FROM found
 ORDER BY distance + 0
 
 -- name: nearest_rescored
--- Along an index of one bit a dimension: more than are wanted by the bits that differ, the best of them by their vectors.
+-- Along an index of few bits a dimension: more than are wanted by the bits that differ, the best of them by their vectors.
 WITH found AS MATERIALIZED (
     SELECT v.document_id, v.content_revision, v.chunk, v.starts, v.ends, v.embedding <=> %(vector)s AS distance
     FROM {vectors} AS v
     {only}
-    ORDER BY binary_quantize(v.embedding)::{bits} <~> binary_quantize(%(vector)s)
+    ORDER BY {stored} <~> {asked}
     LIMIT %(rescored)s
 )
 SELECT document_id, content_revision, 1 - distance AS score, chunk, starts, ends

@@ -1,12 +1,10 @@
 """The HNSW index of a version: its state, and how it is built beside reading and writing."""
 
 import logging
-from collections.abc import Mapping
 
 from psycopg import sql
 from psycopg.errors import DiskFull
 
-from service.core.collections import Storage
 from service.core.errors import VersionNotFound
 from service.core.ids import CollectionId, VersionNumber
 from service.core.versions import EmbedderVersion, SpaceStatus
@@ -25,8 +23,6 @@ COUNTED_ROWS = 20_000
 _MIN_BUILD_BYTES = 64 * 2**20
 _GRAPH_BYTES_PER_ROW, _GRAPH_BYTES_PER_LINK = 160, 40
 """What pgvector holds of a row beside its vector while it builds: headers, neighbours and their distances."""
-_BITS: Mapping[Storage, int] = {"halfvec": 16, "vector": 32, "binary": 1}
-"""Bits of one dimension in the index."""
 
 
 def indexable(version: EmbedderVersion) -> bool:
@@ -64,7 +60,7 @@ async def set_build_memory(connection: Connection, version: EmbedderVersion, row
 
     A graph that does not fit is finished on disk, an order of magnitude slower.
     """
-    vector = version.dimensions * _BITS[version.index.storage] / 8
+    vector = version.dimensions * vector_tables.layout_of(version).bits / 8
     needed = int(1.1 * rows * (vector + _GRAPH_BYTES_PER_ROW + _GRAPH_BYTES_PER_LINK * version.index.m))
     ((granted, cached),) = await (await connection.execute(SQL.memory)).fetchall()
     memory = max(_MIN_BUILD_BYTES, min(needed, max(1024 * int(granted), 1024 * int(cached) // 4)))

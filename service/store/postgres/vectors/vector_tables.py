@@ -8,6 +8,7 @@ The table checks it, and so rejects a vector of another version whatever its lab
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,16 +39,19 @@ class StorageLayout:
     """A storage in PostgreSQL: the column's type, `value` (a vector as the column holds it, rounded to its precision)
     and the function for the length.
 
-    `width`: bytes of a dimension in the table. `indexed`: what HNSW is built over. `max_indexed`: the most dimensions
-    that pgvector indexes.
+    `width`: bytes of a dimension in the table; `bits`: bits of a dimension in the index. `max_indexed`: the most
+    dimensions that pgvector indexes. `operators`: of the index. `code`: the bits that are indexed in place of the
+    vector, which is its part `value`; {t} is the third quartile of components.
     """
 
     type: LiteralString
     value: Callable[[Vector], Any]
     length: sql.SQL
     width: int
-    indexed: sql.SQL
+    bits: int
     max_indexed: int
+    operators: LiteralString
+    code: LiteralString | None = None
 
 
 _HALFVEC = StorageLayout(
@@ -55,9 +59,13 @@ _HALFVEC = StorageLayout(
     value=HalfVector,
     length=sql.SQL("l2_norm"),
     width=2,
-    indexed=sql.SQL("embedding halfvec_cosine_ops"),
+    bits=16,
     max_indexed=4_000,
+    operators="halfvec_cosine_ops",
 )
+_SIGN: LiteralString = "binary_quantize({value})"
+# A halfvec holds 16,000 dimensions, and HNSW over bits takes 64,000 bits.
+_BINARY = replace(_HALFVEC, bits=1, max_indexed=16_000, operators="bit_hamming_ops", code=_SIGN)
 _LAYOUTS: Mapping[Storage, StorageLayout] = {
     "halfvec": _HALFVEC,
     "vector": StorageLayout(
@@ -65,14 +73,19 @@ _LAYOUTS: Mapping[Storage, StorageLayout] = {
         value=FullVector,
         length=sql.SQL("vector_norm"),
         width=4,
-        indexed=sql.SQL("embedding vector_cosine_ops"),
+        bits=32,
         max_indexed=2_000,
+        operators="vector_cosine_ops",
     ),
-    # One bit a dimension, its sign. A halfvec holds 16,000 dimensions, and HNSW over bits takes more than that.
-    "binary": replace(
-        _HALFVEC, indexed=sql.SQL("(binary_quantize(embedding)::{bits}) bit_hamming_ops"), max_indexed=16_000
+    "binary": _BINARY,
+    # Four levels in unary code: of two codes as many bits differ as there are levels between the components.
+    "scalar": replace(
+        _BINARY, bits=3, code=f"(binary_quantize({{value}} - {{t}}) || {_SIGN} || binary_quantize({{value}} + {{t}}))"
     ),
 }
+_THIRD_QUARTILE = 0.6745
+"""Of the standard normal distribution. Components of a unit vector of d dimensions have a variance of about 1 / d, and
+levels between their quartiles are equally frequent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +131,16 @@ def missing_table(number: VersionNumber) -> Iterator[None]:
         raise VersionNotFound(f"The embedder version {number} has no table.") from error
 
 
-def bits(dimensions: int) -> sql.Composed:
-    """The type of a vector's signs, with the length that an index over them needs to know."""
-    return sql.SQL("bit({})").format(sql.Literal(int(dimensions)))
+def indexed(version: EmbedderVersion, value: sql.Composable) -> sql.Composable:
+    """What the index compares in place of a vector: its bits, or the vector itself."""
+    layout, dimensions = layout_of(version), version.dimensions
+    if layout.code is None:
+        return value
+    threshold = sql.SQL("array_fill({}::real, ARRAY[{}])::halfvec").format(
+        sql.Literal(round(_THIRD_QUARTILE / math.sqrt(dimensions), 6)), sql.Literal(dimensions)
+    )
+    code = sql.SQL(layout.code).format(value=value, t=threshold)
+    return sql.SQL("{}::bit({})").format(code, sql.Literal(layout.bits * dimensions))
 
 
 def seal(collection_id: CollectionId, number: VersionNumber, value: Any) -> bytes:
@@ -166,7 +186,9 @@ def create_index(version: EmbedderVersion) -> sql.Composed:
     return on_table(
         SQL.create_index,
         version,
-        indexed=layout_of(version).indexed.format(bits=bits(version.dimensions)),
+        indexed=sql.SQL("({}) {}").format(
+            indexed(version, sql.Identifier("embedding")), sql.SQL(layout_of(version).operators)
+        ),
         m=sql.Literal(int(version.index.m)),
         ef_construction=sql.Literal(int(version.index.ef_construction)),
     )
