@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 
@@ -21,6 +21,7 @@ from service.runtime.garbage import PAUSE_SECONDS, GarbageCollection
 from service.runtime.http_server import allowed_hosts, first_free_port, require_usable, serve_http
 from service.runtime.settings import Settings
 from service.store import disk_space
+from service.store.embedded import memory_settings
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.schema import migrations
 from service.store.postgres.store import Store, open_store
@@ -32,6 +33,9 @@ SWITCH_SECONDS = 0.0001
 """How soon the event loop gets Python's interpreter lock back from the threads of models and of the lexical index. It
 gives it up at each read and write, as do the threads of a search: with 0.5 ms the p95 of searches beside large bodies
 was 0.11 s, with 0.1 ms 0.07 s, and with Python's own 5 ms a refusal took half a second in an overload."""
+WORKER_NICE = 10
+"""How much a worker yields where an API shares its cores: about a tenth of them while searches want all. While none
+does it has them whole, which fewer threads would not give it."""
 SPACE_SECONDS = 0.25
 """Between two looks at the free space of the embedded server's disk: what is written meanwhile must fit the reserve."""
 
@@ -111,6 +115,8 @@ async def up(
         for number in range(workers):
             port = first_free_port(settings.host, port + 1 if number or not settings.worker_port else port)
             own = {"AZIMUTH_WORKER_PORT": str(port)}
+            if workers > 1 and not settings.threads:
+                own["AZIMUTH_THREADS"] = str(max(1, memory_settings.usable_cores() // workers))
             children.append(supervisor.ManagedProcess(f"worker {number}", ["worker"], environment | own))
         children[0].stop_seconds += settings.drain_seconds
         calling = None if on_started is None else asyncio.create_task(_call(on_started, stop))
@@ -159,6 +165,8 @@ def worker(settings: Settings, *, supervised: bool) -> None:
     from service.runtime.container import components
     from service.runtime.container.worker import run_worker
 
+    if supervised:
+        os.nice(WORKER_NICE)
     port = settings.worker_port
     if port:
         if supervised:  # a neighbour may have taken it since the supervisor looked; the work is more important
@@ -170,17 +178,26 @@ def worker(settings: Settings, *, supervised: bool) -> None:
             _process(settings, supervised=supervised, migrated=supervised) as (stop, url, _),
             AsyncExitStack() as stack,
         ):
-            listening = []
+            works = [run_worker(settings, url, stop)]
             if port:
                 log.info("metrics and health of this worker: %s", settings.address(port))
                 store = await stack.enter_async_context(_open_store(settings, url))
                 keys = await stack.enter_async_context(components.open_key_ring(settings, store))
                 hosts = allowed_hosts(settings)
                 app = create_worker_app(keys=keys, allowed_hosts=hosts, with_metrics=settings.expose_metrics)
-                listening.append(serve_http(app, settings, port, stop))
-            await asyncio.gather(run_worker(settings, url, stop), *listening)
+                works.append(serve_http(app, settings, port, stop))
+            await _until_all_end(stop, works)
 
     _run(run())
+
+
+async def _until_all_end(stop: asyncio.Event, works: Iterable[Awaitable[None]]) -> None:
+    """Run them side by side. The first that ends stops the others, which end in order; then its error is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    await asyncio.wait(tasks)
+    await asyncio.gather(*tasks)
 
 
 def _run(work: Coroutine[None, None, None]) -> None:

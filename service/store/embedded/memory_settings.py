@@ -29,12 +29,16 @@ def this_machine(folder: Path) -> MachineResources:
     for limit in _CGROUP_LIMITS:
         with suppress(OSError, ValueError):  # no such file, or "max"
             memory = min(memory, int(limit.read_text()))
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     # Where shared memory is not a file system (macOS) it is taken from memory itself.
     shared_memory = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else memory
     disk = shutil.disk_usage(folder).total
-    return MachineResources(memory=memory, cores=cores, shared_memory=shared_memory, disk=disk)
+    return MachineResources(memory=memory, cores=usable_cores(), shared_memory=shared_memory, disk=disk)
+
+
+def usable_cores() -> int:
+    """Those that this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def settings(machine: MachineResources) -> dict[str, str]:
