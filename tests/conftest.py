@@ -26,6 +26,9 @@ from service.store.postgres.schema import migrations
 # whatever a test asks for.
 os.environ.pop("COLUMNS", None)
 
+# Every new data folder would have the model exported and measured, for seconds. Tests of that say so.
+os.environ.setdefault("AZIMUTH_MODEL_BACKEND", "torch")
+
 # Speed instead of durability: whoever tests durability starts a server of their own.
 UNSAFE = {
     "fsync": "off",

@@ -76,6 +76,11 @@ SHADOW_OVERLAP = Gauge(
     "Mean share of the active version's first 10 hits that the candidate returns as well.",
     _VERSION,
 )
+MODEL_BACKEND = Gauge(
+    "azimuth_model_backend",
+    "1 for what runs the passes of a model: `torch`, `onnx_float32` or `onnx_int8`.",
+    ["model", "use", "backend"],
+)
 CANARY_COSINE = Gauge(
     "azimuth_canary_cosine", "Lowest cosine of the canary texts to their registered vectors.", _VERSION
 )

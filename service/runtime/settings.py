@@ -78,6 +78,11 @@ class Settings(BaseSettings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the device computes in it, float32 elsewhere."
     )
+    model_backend: Literal["auto", "torch", "onnx"] = Field(
+        "auto",
+        description="What runs embedders on CPU: PyTorch, ONNX Runtime, or what is faster here, measured at the first "
+        "use and remembered in the data folder.",
+    )
     encoder_url: str | None = Field(
         None, description="Another Azimuth that encodes instead of this one; both must know the same models."
     )

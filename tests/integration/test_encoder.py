@@ -122,7 +122,7 @@ def test_norms_are_of_vectors_before_they_are_scaled() -> None:
     encoder = load()
     texts = ["one text", "another text that is longer than the first one"]
     unscaled, norms = (
-        encoder._model.forward(encoder._model.tokenizer.read(texts), 0, scaled=False),
+        encoder._model.forward(encoder._model.tokenizer.read(texts), 0),
         encoder.norms(texts, "document"),
     )
     assert (np.abs(norms - 1) > 0.1).all()

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from service.core.errors import ModelUnavailable
-from service.embedder.models.pass_budget import threads_for
+from service.embedder.models.pass_budget import CPU_BATCH_TOKENS, threads_for
 from service.embedder.models.text_tokenizer import Tokens
 
 
@@ -48,18 +48,12 @@ def precision(device: torch.device, wanted: str) -> torch.dtype:
 
 
 def batch_tokens(device: torch.device) -> int:
-    """Padded tokens of one forward pass.
-
-    CPU: on one core in bfloat16 (all-MiniLM-L6-v2, SciFact, processor time) 512 / 2,048 / 4,096 / 8,192 / 16,384 tokens
-    give 0.91 / 0.97 / 1 / 0.99 / 0.85 of the best rate: small passes read the weights too often, large ones push the
-    activations out of the cache. GPU: enough to hide the launching of kernels, as measured by
-    `python -m loadtests.encode --gpu`.
-    """
-    return 4096 if device.type == "cpu" else 65536
+    """Padded tokens of one pass. On a GPU enough to hide the launching of kernels (`loadtests.encode --gpu`)."""
+    return CPU_BATCH_TOKENS if device.type == "cpu" else 65536
 
 
 def pass_overhead(device: torch.device) -> int:
-    """Fixed cost of one more forward pass, in tokens: see the rates in `batch_tokens`.
+    """Fixed cost of one more forward pass, in tokens: see the rates at `CPU_BATCH_TOKENS`.
 
     A pass on a GPU launches hundreds of kernels, which a small batch does not hide.
     """

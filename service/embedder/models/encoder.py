@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,14 @@ from service.core.vector_math import finite
 from service.core.versions import EmbedderIdentity
 from service.embedder.models import fingerprint
 from service.embedder.models.dimensions import kept_dimensions
-from service.embedder.models.static_model import StaticModel
 from service.embedder.models.text_tokenizer import Tokens
-from service.embedder.models.transformer import TransformerModel
 
-EmbeddingModel = TransformerModel | StaticModel
+if TYPE_CHECKING:
+    from service.embedder.models.onnx_model import OnnxModel
+    from service.embedder.models.static_model import StaticModel
+    from service.embedder.models.transformer import TransformerModel
+
+EmbeddingModel: TypeAlias = "TransformerModel | OnnxModel | StaticModel"
 
 
 class SentenceTransformerEncoder:
@@ -76,7 +80,7 @@ class SentenceTransformerEncoder:
 
     def norms(self, texts: Sequence[str], role: Role) -> npt.NDArray[np.float32]:
         """Lengths of the vectors as the last trained layer gives them, before any scaling: [n]."""
-        vectors = self._model.forward(self.read(texts, role), self._prompt_lengths[role], scaled=False)
+        vectors = self._model.forward(self.read(texts, role), self._prompt_lengths[role])
         lengths: npt.NDArray[np.float32] = np.linalg.norm(vectors[:, : self.identity.dimensions], axis=1)
         return lengths
 

@@ -29,6 +29,10 @@ class Content:
     parts: Mapping[str, str]
     prompts: str
 
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps([dict(self.parts), self.prompts], sort_keys=True).encode()).hexdigest()[:32]
+
 
 def content(folder: Path) -> Content:
     """The present content. OSError, ValueError, KeyError or TypeError if files are missing or malformed."""

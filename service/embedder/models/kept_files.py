@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 log = logging.getLogger(__name__)
@@ -26,9 +26,9 @@ class KeptFiles:
     What is kept twice was made twice, so a damaged or missing file costs time alone.
     """
 
-    def __init__(self, root: Path, digest: str) -> None:
+    def __init__(self, root: str | Path, digest: str) -> None:
         """`digest`: of everything that determines what the model computes, in characters of a file name."""
-        self._folder = root / f"{digest}-{FORMAT}-{version('onnxruntime')}"
+        self._folder = Path(root) / f"{digest}-{FORMAT}-{version('onnxruntime')}"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -49,10 +49,6 @@ class KeptFiles:
             make(made)
             return made.rename(self._folder / f"{name}.{_digest(made)}.onnx")
 
-    def discard(self, name: str) -> None:
-        for kept in self._folder.glob(f"{name}.*.onnx"):
-            kept.unlink(missing_ok=True)
-
     def value(self, name: str, make: Callable[[], Any]) -> Any:
         """A value of JSON, from before or by `make`."""
         path = self._folder / f"{name}.json"
@@ -72,6 +68,11 @@ class KeptFiles:
             yield path
         finally:
             path.unlink(missing_ok=True)
+
+
+def missing(_: object = None) -> NoReturn:
+    """For `make`, where nothing is to be made."""
+    raise FileNotFoundError
 
 
 def _digest(file: Path) -> str:

@@ -1,8 +1,9 @@
 """Load the encoder of a specification from the files of its model."""
 
+import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakValueDictionary
 
 from service.core.collections import EmbedderSpec
@@ -12,6 +13,9 @@ from service.embedder.models import fingerprint, hashing_encoder, source
 
 if TYPE_CHECKING:
     from service.embedder.models.encoder import EmbeddingModel
+    from service.embedder.models.transformer import TransformerModel
+
+M = TypeVar("M")
 
 
 class ModelLoader:
@@ -20,8 +24,12 @@ class ModelLoader:
     Call it in threads. Importing torch takes seconds, so it happens when the first model is loaded.
     """
 
-    def __init__(self, *, device: str, precision: str, threads: int) -> None:
+    def __init__(
+        self, *, device: str, precision: str, threads: int, backend: str = "torch", exports: Path | None = None
+    ) -> None:
+        """`backend`: see `OnnxOptions`. `exports`: where to keep what is made for ONNX Runtime; None: without it."""
         self._device, self._precision, self._threads = device, precision, threads
+        self._backend, self._exports = backend, exports
         self._contents: dict[Path, fingerprint.Content] = {}
         self._models: WeakValueDictionary[Path, EmbeddingModel] = WeakValueDictionary()
         """In memory as long as an encoder uses them."""
@@ -35,25 +43,68 @@ class ModelLoader:
 
         folder = source.folder(spec.model, spec.revision)
         with self._lock:
-            model = self._shared(folder)
+            model = self._shared(spec.model, folder)
             content = self._contents[folder]
         return SentenceTransformerEncoder(model, folder, content, spec)
 
-    def _shared(self, folder: Path) -> "EmbeddingModel":
+    def _shared(self, name: str, folder: Path) -> "EmbeddingModel":
         """The model of a folder; another one after its content has changed, or one would be registered as the other."""
         content = fingerprint.content(folder)
         model = self._models.get(folder)
         if model is None or self._contents[folder] != content:
-            model = self._load(folder)
-            if fingerprint.content(folder) != content:
-                raise ModelUnavailable(f"{folder.name} was changed while it was loaded.")
+            model = self._load(name, folder, content)
             self._models[folder], self._contents[folder] = model, content
         return model
 
-    def _load(self, folder: Path) -> "EmbeddingModel":
-        from service.embedder.models.static_model import StaticModel, is_static
-        from service.embedder.models.transformer import TransformerModel
+    def _load(self, name: str, folder: Path, content: fingerprint.Content) -> "EmbeddingModel":
+        """ModelUnavailable if the folder does not keep this content."""
 
-        if is_static(folder):
-            return StaticModel(folder)
-        return TransformerModel(folder, device=self._device, precision=self._precision, threads=self._threads)
+        def checked(model: M) -> M:
+            if fingerprint.content(folder) != content:
+                raise ModelUnavailable(f"{folder.name} was changed while it was loaded.")
+            return model
+
+        if source.is_static(folder):
+            from service.embedder.models.static_model import StaticModel
+
+            return checked(StaticModel(folder))
+
+        def pytorch() -> "TransformerModel":
+            from service.embedder.models.transformer import TransformerModel
+
+            return checked(
+                TransformerModel(folder, device=self._device, precision=self._precision, threads=self._threads)
+            )
+
+        if (
+            self._exports is None
+            or self._backend == "torch"
+            or self._precision == "bfloat16"
+            or not on_cpu(self._device)
+        ):
+            return pytorch()
+        from service.embedder.models import onnx_model
+
+        options = onnx_model.OnnxOptions(
+            name=name,
+            folder=str(folder),
+            root=str(self._exports),
+            digest=content.digest,
+            backend=self._backend,
+            precision=self._precision,
+            threads=self._threads,
+        )
+        model = onnx_model.load(options, pytorch)
+        return pytorch() if model is None else checked(model)
+
+
+def on_cpu(device: str) -> bool:
+    """Do models run on CPU? Says so without PyTorch where nothing else can be present."""
+    if device == "cpu":
+        return True
+    nodes = ("nvidia*", "nvhost*", "kfd", "dxg")  # of CUDA, Jetson, ROCm, and CUDA in WSL
+    if device == "auto" and sys.platform == "linux" and not any(any(Path("/dev").glob(node)) for node in nodes):
+        return True
+    from service.embedder.models import device as devices
+
+    return devices.choose(device).type == "cpu"

@@ -19,9 +19,15 @@ class OnnxNetwork:
         """`file`: made by `onnx_export`. `threads`: upper bound for one pass; 0: all cores."""
         self._file, self._threads = file, threads
 
-    def __call__(self, arrays: Mapping[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float32]:
-        """The output for inputs [n, longest] by name. Those that the network does not read are left out."""
-        session = self._single if threads_for(arrays["input_ids"].size, 2) == 1 else self._parallel
+    def __call__(
+        self, arrays: Mapping[str, npt.NDArray[np.int64]], threads: int | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The output for inputs [n, longest] by name. Those that the network does not read are left out.
+
+        `threads` 1: of the calling thread alone.
+        """
+        alone = threads == 1 or threads_for(arrays["input_ids"].size, 2) == 1
+        session = self._single if alone else self._parallel
         output: npt.NDArray[np.float32]
         (output,) = session.run(None, {one.name: arrays[one.name] for one in session.get_inputs()})
         return output
@@ -45,15 +51,18 @@ def _session(file: Path, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
 
-def fastest(rivals: Mapping[str, Callable[[], object]], seconds: float) -> str:
-    """The rival with the least time of any run: all run in turns for about `seconds`, after once to warm up."""
+def seconds_of(rivals: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """Processor time of the shortest run of each rival: all run in turns for about `seconds`, after once to warm up.
+
+    Of all threads of the process, and hardly touched by what else the machine does.
+    """
     for run in rivals.values():
         run()
     best = dict.fromkeys(rivals, float("inf"))
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or float("inf") in best.values():
         for name, run in rivals.items():
-            started = time.perf_counter()
+            started = time.process_time()
             run()
-            best[name] = min(best[name], time.perf_counter() - started)
-    return min(best, key=lambda name: best[name])
+            best[name] = min(best[name], time.process_time() - started)
+    return best

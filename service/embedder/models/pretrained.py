@@ -61,17 +61,24 @@ def prompt_length(ids: Sequence[int], special: Collection[int]) -> int:
     return len(ids) - (1 if ids[-1] in special else 0)
 
 
+def without_scaling(modules: Iterable[Any]) -> list[Any]:
+    """A chain without the modules at its end that only scale vectors to length 1."""
+    kept = list(modules)
+    while isinstance(kept[-1], Normalize):
+        kept.pop()
+    return kept
+
+
 def embed(
     modules: Iterable[nn.Module],
     inputs: Mapping[str, torch.Tensor],
     prompt_length: int,
     *,
-    scaled: bool = True,
     autocast: tuple[str, torch.dtype] | None = None,
 ) -> torch.Tensor:
     """Run tokens through a transformer and the modules after it: sentence vectors [n, dimensions], float32.
 
-    `scaled` False leaves out modules that only scale vectors to length 1. `autocast`: device type and precision of the
+    `autocast`: device type and precision of the
     transformer, if its weights have another; the cheap modules after it compute in float32.
     """
     transformer, *rest = modules
@@ -82,7 +89,6 @@ def embed(
         features = transformer(features)
     features["token_embeddings"] = features["token_embeddings"].float()
     for module in rest:
-        if scaled or not isinstance(module, Normalize):
-            features = module(features)
+        features = module(features)
     vectors: torch.Tensor = features["sentence_embedding"].float()
     return vectors

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
@@ -55,11 +56,13 @@ class ModelRegistry:
         precision: str = "auto",
         threads: int = 0,
         batch_tokens: int = 8192,
+        backend: str = "torch",
+        exports: Path | None = None,
         encoder_url: str | None = None,
         encoder_key: str | None = None,
         load: Callable[[EmbedderSpec], Encoder] | None = None,
     ) -> None:
-        """`batch_tokens`: of one online pass. `load` replaces loading from files.
+        """`batch_tokens`: of one online pass. `load` replaces loading from files. Others: see `ModelLoader`.
 
         `encoder_url`: another Azimuth that encodes instead of models here. Misconfigured if it is no valid address.
         """
@@ -70,7 +73,11 @@ class ModelRegistry:
             self._revisions.setdefault(name, revision)
         self._batch_tokens = batch_tokens
         self._remote = EncoderService(encoder_url, encoder_key) if encoder_url else None
-        self._load = load or self._remote or ModelLoader(device=device, precision=precision, threads=threads)
+        self._load = (
+            load
+            or self._remote
+            or ModelLoader(device=device, precision=precision, threads=threads, backend=backend, exports=exports)
+        )
         self._loads = SharedLoads[EmbedderSpec, Encoder](self._remember)
         self._cache: OrderedDict[EmbedderSpec, tuple[float, Encoder]] = OrderedDict()
         self._alive: WeakValueDictionary[EmbedderSpec, Encoder] = WeakValueDictionary()

@@ -74,6 +74,12 @@ def check(found: Path, model: str) -> None:
             raise ModelUnavailable(f"{model} needs foreign code ({module.get('type')}), which is not run.")
 
 
+def is_static(found: Path) -> bool:
+    """Does the chain begin with static embeddings instead of a transformer?"""
+    chain = modules(found)
+    return bool(chain) and str(chain[0].get("type", "")).endswith(".StaticEmbedding")
+
+
 def modules(found: Path) -> list[dict[str, object]]:
     """The chain of modules in `modules.json`; empty for a plain transformer without that file."""
     path = found / "modules.json"

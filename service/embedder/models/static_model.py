@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from service.core.errors import ModelUnavailable
-from service.embedder.models import pretrained, source
+from service.embedder.models import pretrained
 from service.embedder.models.text_tokenizer import TextTokenizer, Tokens
 
 log = logging.getLogger(__name__)
@@ -23,11 +23,6 @@ log = logging.getLogger(__name__)
 MAX_TOKENS = 512
 """Static models have no longest input, but a mean over many more tokens says little about any part of the text. This
 is the length of a passage unless the collection sets less or the tokenizer was saved with a shorter limit."""
-
-
-def is_static(folder: Path) -> bool:
-    chain = source.modules(folder)
-    return bool(chain) and str(chain[0].get("type", "")).rpartition(".")[2] == StaticEmbedding.__name__
 
 
 class StaticModel:
@@ -39,11 +34,11 @@ class StaticModel:
     def __init__(self, folder: Path) -> None:
         """Load from a checked folder (see `source`). ModelUnavailable with the reason if that fails."""
         chain = pretrained.load_chain(SentenceTransformer, folder, "cpu")
-        first, *rest = chain
+        first = chain[0]
         if not isinstance(first, StaticEmbedding):
             raise ModelUnavailable(f"{folder.name} does not begin with static embeddings.")
         self._embedding = first.embedding.float().eval()
-        self._rest = [module.float().eval() for module in rest]
+        self._rest = [module.float().eval() for module in pretrained.without_scaling(chain)[1:]]
         self.prompts = pretrained.role_prompts(chain)
         saved = first.tokenizer.truncation
         self.max_tokens = min(MAX_TOKENS, int(saved["max_length"])) if saved else MAX_TOKENS
@@ -60,18 +55,14 @@ class StaticModel:
         return 0
 
     @torch.inference_mode()
-    def forward(self, texts: Sequence[Tokens], prompt_length: int, *, scaled: bool = True) -> npt.NDArray[np.float32]:
-        """Means of the rows of each text, through the modules after them: [n, dimensions].
-
-        `scaled` False leaves out modules that only scale vectors to length 1.
-        """
+    def forward(self, texts: Sequence[Tokens], prompt_length: int) -> npt.NDArray[np.float32]:
+        """Means of the rows of each text, through the modules after them: [n, dimensions], of any length."""
         lengths = list(map(len, texts))
         ids = np.concatenate([text.ids for text in texts]).astype(np.int64)
         starts = np.cumsum([0, *lengths[:-1]], dtype=np.int64)
         torch.set_num_threads(1)  # of the calling thread only; reading rows is bound by memory, not by arithmetic
         features = {"sentence_embedding": self._embedding(torch.from_numpy(ids), torch.from_numpy(starts))}
         for module in self._rest:
-            if scaled or not isinstance(module, Normalize):
-                features = module(features)
+            features = module(features)
         vectors: npt.NDArray[np.float32] = features["sentence_embedding"].float().numpy()
         return vectors

@@ -26,35 +26,38 @@ log = logging.getLogger(__name__)
 class TransformerModel:
     """Weights, tokenizer and chain of modules. Safe to use from several threads at once."""
 
-    def __init__(self, folder: Path, *, device: str, precision: str, threads: int) -> None:
+    def __init__(self, folder: Path, *, device: str, precision: str, threads: int, pack: bool = True) -> None:
         """Load from a checked folder (see `source`). ModelUnavailable with the reason if that fails.
 
-        `threads`: upper bound for one pass on CPU; 0: the default of torch.
+        `threads`: upper bound for one pass on CPU; 0: the default of torch. `pack`: see `packed_linear`.
         """
         self.device = devices.choose(device)
         self.dtype = devices.precision(self.device, precision)
         self._threads = threads or torch.get_num_threads()
         chain = pretrained.load_chain(SentenceTransformer, folder, str(self.device), self.dtype)
-        self._transformer, *rest = chain
+        self._transformer, *rest = pretrained.without_scaling(chain)
         if not isinstance(self._transformer, Transformer) or "text" not in self._transformer.modality_config:
             raise ModelUnavailable(f"{folder.name} does not begin with a transformer that reads plain text.")
         tokenizer = self._transformer.tokenizer
         if tokenizer is None or not tokenizer.is_fast:
             raise ModelUnavailable(f"{folder.name} has no fast tokenizer, so passages could not be located in texts.")
         # The modules after the transformer are cheap, so they run in float32 and lose no further precision.
-        self._modules = [self._transformer.eval(), *(module.float().eval() for module in rest)]
+        self.modules = [self._transformer.eval(), *(module.float().eval() for module in rest)]
         self.batch_tokens = devices.batch_tokens(self.device)
         # On a GPU the next batch is tokenized while this one is computed; a CPU has no spare capacity for that.
         self.streams = 1 if self.device.type == "cpu" else 2
         self.max_tokens = pretrained.max_tokens(folder, chain)
         self.prompts = pretrained.role_prompts(chain)
-        self._padding = Padding.of(tokenizer)
+        self.padding = Padding.of(tokenizer)
         self._special = frozenset(tokenizer.all_special_ids)
-        self.tokenizer = TextTokenizer(
-            tokenizer.backend_tokenizer.to_str(), self.max_tokens, direction=tokenizer.truncation_side
-        )
-        self.packed = self.device.type == "cpu" and packed_linear.pack_linear_layers(
-            self._transformer.model, self._probe, tolerance=1e-4 if self.dtype == torch.float32 else 0.05
+        self.serialized_tokenizer, self.truncated_side = tokenizer.backend_tokenizer.to_str(), tokenizer.truncation_side
+        self.tokenizer = TextTokenizer(self.serialized_tokenizer, self.max_tokens, direction=self.truncated_side)
+        self.packed = (
+            pack
+            and self.device.type == "cpu"
+            and packed_linear.pack_linear_layers(
+                self._transformer.model, self._probe, tolerance=1e-4 if self.dtype == torch.float32 else 0.05
+            )
         )
         self.dimensions = int(self._probe().shape[1])
         runs = {"device": str(self.device), "precision": str(self.dtype).removeprefix("torch."), "packed": self.packed}
@@ -66,17 +69,17 @@ class TransformerModel:
         return pretrained.prompt_length(self.tokenizer.read([prompt])[0].ids.tolist(), self._special) if prompt else 0
 
     @torch.inference_mode()
-    def forward(self, texts: Sequence[Tokens], prompt_length: int, *, scaled: bool = True) -> npt.NDArray[np.float32]:
-        """One pass over all texts: [n, dimensions].
-
-        `scaled`: see `pretrained.embed`. MemoryError if the device has no room for the pass.
-        """
+    def forward(self, texts: Sequence[Tokens], prompt_length: int) -> npt.NDArray[np.float32]:
+        """One pass over all texts: [n, dimensions], of any length. MemoryError if the device has no room for it."""
         with devices.forward_pass(self.device, texts, self._threads, "texts"):
-            return self._embed(texts, prompt_length, scaled).cpu().numpy()
+            return self._embed(texts, prompt_length).cpu().numpy()
 
-    def _embed(self, texts: Sequence[Tokens], prompt_length: int, scaled: bool = True) -> torch.Tensor:
-        inputs = devices.tensors(self._padding.arrays(texts), self.device)
-        return pretrained.embed(self._modules, inputs, prompt_length, scaled=scaled)
+    def tensors(self, texts: Sequence[Tokens]) -> dict[str, torch.Tensor]:
+        """Texts as the first module reads them."""
+        return devices.tensors(self.padding.arrays(texts), self.device)
+
+    def _embed(self, texts: Sequence[Tokens], prompt_length: int) -> torch.Tensor:
+        return pretrained.embed(self.modules, self.tensors(texts), prompt_length)
 
     @torch.inference_mode()
     def _probe(self) -> torch.Tensor:

@@ -29,6 +29,8 @@ def model_registry(settings: Settings) -> ModelRegistry:
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads,
+        backend=settings.model_backend,
+        exports=settings.data_dir / "models",
         encoder_url=settings.encoder_url,
         encoder_key=None if settings.encoder_key is None else settings.encoder_key.get_secret_value(),
     )

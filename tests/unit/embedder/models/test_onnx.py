@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel
 
 from service.embedder.models.kept_files import KeptFiles
 from service.embedder.models.onnx_export import export
-from service.embedder.models.onnx_network import OnnxNetwork, fastest
+from service.embedder.models.onnx_network import OnnxNetwork, seconds_of
 
 EXAMPLE = {
     "input_ids": torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]]),
@@ -74,8 +74,6 @@ def test_a_kept_file_is_made_once_and_anew_if_it_is_damaged(tmp_path: Path) -> N
         first.write_text("damaged")
         assert kept.file("network", written("c", calls)).read_text() == "c"
         assert not first.exists()
-        kept.discard("network")
-        assert kept.file("network", written("d", calls)).read_text() == "d"
     with KeptFiles(tmp_path, "other").locked():
         assert KeptFiles(tmp_path, "other").file("network", written("e", calls)).read_text() == "e"
 
@@ -108,4 +106,5 @@ def test_the_fastest_is_found_whatever_the_order() -> None:
 
     for rounds in ([100_000, 100], [100, 100_000]):
         rivals = {str(count): work(count) for count in rounds}
-        assert fastest(rivals, seconds=0.0) == "100"
+        taken = seconds_of(rivals, seconds=0.0)
+        assert min(taken, key=taken.__getitem__) == "100"

@@ -1,0 +1,134 @@
+"""The bundled embedder in ONNX Runtime: exported, measured, proven, and without PyTorch from the second load on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.core import metrics
+from service.core.collections import EmbedderSpec
+from service.core.ports.embedder import Encoder
+from service.embedder.models import onnx_model, source
+from service.embedder.models.loader import ModelLoader
+from service.embedder.models.onnx_model import NETWORKS, TORCH, OnnxModel
+from service.embedder.models.transformer import TransformerModel
+from tests.running import wait_for
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+
+TEXTS = ["How to cancel a task?", "日本語の文章です。", "", "Größe, naïve", "a passage of some words. " * 40]
+PROMPTED: dict[str, Any] = {"query_prompt": "query: ", "dimensions": 128}
+
+
+def load(exports: Path | None, *, backend: str = "auto", precision: str = "auto", **spec: Any) -> Encoder:
+    loader = ModelLoader(device="cpu", precision=precision, threads=1, backend=backend, exports=exports)
+    return loader(EmbedderSpec(model=source.BUNDLED, **spec))
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exports")
+    load(folder)
+    return folder
+
+
+@pytest.fixture
+def measured(exports: Path) -> Path:
+    """The durations that were measured; `choose` changes them."""
+    (path,) = exports.rglob("seconds-auto-*.json")
+    return path
+
+
+def choose(measured: Path, query: str, passages: str) -> None:
+    fast = {"query": query, "passages": passages}
+    seconds = {use: {name: 0.1 if name == best else 1.0 for name in (*NETWORKS, TORCH)} for use, best in fast.items()}
+    measured.write_text(json.dumps(seconds))
+
+
+def backends() -> dict[str, str]:
+    samples = [sample for metric in metrics.MODEL_BACKEND.collect() for sample in metric.samples]
+    return {sample.labels["use"]: sample.labels["backend"] for sample in samples if sample.value == 1}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("spec", [{}, PROMPTED], ids=["plain", "prompted"])
+def test_vectors_and_identity_are_those_of_pytorch(
+    exports: Path, measured: Path, name: str, spec: dict[str, Any]
+) -> None:
+    choose(measured, name, name)
+    exported, expected = load(exports, **spec), load(None, precision="float32", **spec)
+    assert backends() == {"query": name, "passages": name}
+    assert exported.identity == expected.identity
+    for texts in (TEXTS, TEXTS[:1], TEXTS[2:3]):
+        cosines = (exported.encode(texts, "query") * expected.encode(texts, "query")).sum(axis=1)
+        assert cosines.min() > (0.99999 if name == "onnx_float32" else 0.998)
+
+
+def test_a_later_load_needs_no_pytorch_and_measures_nothing(exports: Path, measured: Path) -> None:
+    choose(measured, "onnx_int8", TORCH)
+    code = f"""
+import sys
+from pathlib import Path
+from service.core.collections import EmbedderSpec
+from service.embedder.models import onnx_model, source
+from service.embedder.models.loader import ModelLoader
+onnx_model.subprocess = None
+load = ModelLoader(device="cpu", precision="auto", threads=1, backend="auto", exports=Path({str(exports)!r}))
+encoder = load(EmbedderSpec(model={source.BUNDLED!r}))
+encoder.encode(["a query"], "query")
+assert encoder.unchanged() and type(encoder._model).__name__ == "OnnxModel"
+print(sorted({{"torch", "transformers", "sentence_transformers", "sklearn", "onnx"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_pytorch_comes_for_long_passes_where_it_is_faster(exports: Path, measured: Path) -> None:
+    choose(measured, "onnx_int8", TORCH)
+    encoder = load(exports)
+    model = encoder._model  # type: ignore[attr-defined]
+    encoder.encode(["a query"], "query")
+    assert not model._loading.locked()
+    passages = ["a passage of some words. " * 40]
+    first = encoder.encode(passages, "document")
+    wait_for(lambda: model._pytorch is not None, "PyTorch for long passes")
+    assert (encoder.encode(passages, "document") * first).sum(axis=1).min() > 0.999
+    assert backends() == {"query": "onnx_int8", "passages": TORCH}
+
+
+def test_the_slower_one_is_not_used(exports: Path, measured: Path) -> None:
+    choose(measured, TORCH, TORCH)
+    assert isinstance(load(exports)._model, TransformerModel)  # type: ignore[attr-defined]
+    assert backends() == {"query": TORCH, "passages": TORCH}
+    assert isinstance(load(exports, backend="onnx")._model, OnnxModel)  # type: ignore[attr-defined]
+
+
+def test_a_network_that_gives_other_vectors_is_not_used(
+    exports: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(measured, "onnx_int8", "onnx_int8")
+    monkeypatch.setattr(onnx_model, "CANARY_COSINE", 0.99995)
+    assert isinstance(load(exports)._model, OnnxModel)  # type: ignore[attr-defined]
+    assert "onnx_int8" not in backends().values()
+    monkeypatch.setattr(onnx_model, "CANARY_COSINE", 1.1)
+    assert isinstance(load(exports)._model, TransformerModel)  # type: ignore[attr-defined]
+    assert backends() == {"query": TORCH, "passages": TORCH}
+
+
+@pytest.mark.parametrize("damage", ["folder", "process"])
+def test_what_cannot_be_prepared_runs_in_pytorch(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if damage == "folder":
+        (tmp_path / "exports").write_text("a file")
+    else:
+        monkeypatch.setattr(sys, "executable", "/bin/false")
+    encoder = load(tmp_path / "exports")
+    assert np.isfinite(encoder.encode(TEXTS, "document")).all()
+    assert backends() == {"query": TORCH, "passages": TORCH}
+    (record,) = [one for one in caplog.records if one.message == "the model runs in PyTorch"]
+    assert record.reason  # type: ignore[attr-defined]
