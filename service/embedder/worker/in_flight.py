@@ -104,7 +104,7 @@ LIVE_LIMITS = LaneLimits(
 abstracts cost 8 % more padding than all of them together, claims of 128 cost 2 %."""
 
 BACKFILL_LIMITS = LaneLimits(
-    lane="backfill", claim_seconds=1.0, min_claim=16, code_points=50_000, pass_seconds=0.05, write_seconds=0.5
+    lane="backfill", claim_seconds=1.0, min_claim=16, code_points=50_000, pass_seconds=0.1, write_seconds=0.5
 )
 """So small that a live document hardly notices: it may wait for one pass, and shares the cores."""
 
