@@ -1,6 +1,7 @@
 """A change feed in a file: what the lexical follower needs of the database, small enough to be obviously right."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
@@ -90,6 +91,9 @@ class FileFeed:
         )
         waiting = [change for change in changes if change.position > position]
         return ChangePage(changes=tuple(waiting[:limit]), lag_seconds=float(bool(waiting)))
+
+    async def newest(self) -> Mapping[CollectionId, int]:
+        return {CollectionId(line["collection"]): number for number, line in self._lines()}
 
     async def mark(self, collection_id: CollectionId, mark: IndexMark, now: datetime) -> str | None:
         return "known"

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -136,6 +137,15 @@ async def test_position_of_the_latest_change_of_some_documents(world: World) -> 
     assert await world.changes.position_of(world.collection.id, asked) == by_name[DocumentId("b")]
     assert await world.changes.position_of(world.collection.id, []) == START
     assert await world.changes.position_of(world.collection.id, [DocumentId("missing")]) == START
+
+
+async def test_each_write_has_a_newer_change(world: World) -> None:
+    seen = [dict(await world.changes.newest())]
+    for change in (world.put(doc("a")), world.put(doc("a", "other")), world.put(doc("b")), world.delete("b")):
+        await change
+        seen.append(dict(await world.changes.newest()))
+    assert seen[0].get(world.collection.id, 0) < seen[1][world.collection.id]
+    assert all(before[world.collection.id] < after[world.collection.id] for before, after in pairwise(seen[1:]))
 
 
 async def test_a_position_from_the_future_asks_for_a_rebuild(world: World) -> None:

@@ -188,6 +188,9 @@ class FakeChanges:
     ) -> tuple[tuple[Change, ...], Snapshot, bool]:
         raise AssertionError("no transaction is ever open here")
 
+    async def newest(self) -> Mapping[CollectionId, int]:
+        return {owner: xid for (owner, _), (xid, _) in sorted(self._store.changes.items(), key=lambda one: one[1][0])}
+
     async def after(
         self,
         collection_id: CollectionId,

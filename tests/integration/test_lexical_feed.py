@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from service.core.change_feed import Position
+from service.core.change_feed import ChangePage, Position
 from service.core.ids import DocumentId
 from service.core.query_syntax import ParsedQuery
 from service.store.lexical import follower as follower_module
@@ -111,6 +112,32 @@ async def test_what_is_committed_late_is_not_skipped(followed: Followed, pool: P
         async with asyncio.timeout(5):
             await followed.lexicon.wait_until(followed.world.collection, position)
     assert await followed.found_after("quick") == ["quick"]
+
+
+async def test_an_idle_feed_is_hardly_read_and_a_write_is_noticed_all_the_same(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await followed.world.put(doc("a", "heron"))
+    await followed.found_after("a")
+    reads, after = list[Any](), followed.world.changes.after
+
+    async def counted(*arguments: Any) -> ChangePage:
+        reads.append(arguments)
+        return await after(*arguments)
+
+    monkeypatch.setattr(followed.world.changes, "after", counted)
+    monkeypatch.setattr(follower_module, "_LIST_SECONDS", 60.0)
+    async with asyncio.timeout(20):
+        while True:  # until the last read was one of an idle collection
+            reads.clear()
+            await asyncio.sleep(1.2)
+            if not reads:
+                break
+    await followed.world.put(doc("b", "heron"))
+    async with asyncio.timeout(20):
+        while not reads:  # nobody waits for it, which would be another reason to read
+            await asyncio.sleep(0.01)
+    assert await followed.found_after("b") == ["a", "b"]
 
 
 async def test_what_was_purged_while_nobody_followed_does_not_stay(followed: Followed, pool: Pool) -> None:

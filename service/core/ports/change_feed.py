@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -25,6 +25,10 @@ class FollowedChanges(Protocol):
         A change is among them once all older transactions of the server have ended, whatever they do. `seen`: of the
         changes that were read ahead, for the lag. `mark`: of the index that holds all this.
         """
+
+    async def newest(self) -> Mapping[CollectionId, int]:
+        """The transaction of the newest change of each collection that has one. Later changes have another, unless
+        `ChangePage.ahead` told of a transaction that was open."""
 
     async def mark(self, collection_id: CollectionId, mark: IndexMark, now: datetime) -> str | None:
         """The next token of this index, to be kept with what was read before; None where it has to be rebuilt."""

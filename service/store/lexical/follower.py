@@ -47,8 +47,11 @@ _POLL_SECONDS = 0.1
 _WAITED_POLL_SECONDS = 0.01
 """Between two reads of a collection's feed; the second while somebody waits for it."""
 
-_POLL_COST_SECONDS = 0.02
-"""An idle collection is polled once in so long times their number: 50 queries a second, however many there are."""
+_READ_COST_SECONDS = 0.02
+"""An idle collection is read once in so long times their number: 50 queries a second at most, however many they are."""
+
+_LOOK_SECONDS, _LOOK_COST_SECONDS = 0.05, 0.0005
+"""Between two looks whether anything was committed to idle collections, and the same for each collection."""
 
 _LIST_SECONDS = 1.0
 """Between two reads of the list of collections, and between tries after an error."""
@@ -70,13 +73,18 @@ class Listing(Protocol):
 
 @dataclass(slots=True)
 class _FollowedCollection:
-    """One collection, and when to process it again (all times in monotonic seconds)."""
+    """One collection, and when to process it again (all times in monotonic seconds).
+
+    `newest`: of its changes at the last look. `idle`: all of it was read, and no transaction can still add to that.
+    """
 
     collection: Collection
     due: float = 0.0
     checked_at: float = 0.0
     changed_at: float = 0.0
     committed_at: float = 0.0
+    newest: int = 0
+    idle: bool = False
     indexer: Indexer | None = None
 
 
@@ -99,7 +107,7 @@ class Follower:
         self._lock = FileLock(lexicon.directory / "follower.lock")
         self._followed: dict[Path, _FollowedCollection] = {}
         self._interrupted = False
-        self._listed_at = float("-inf")
+        self._listed_at = self._looked_at = float("-inf")
         self._repaired_at: dict[CollectionId, float] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lexical-writer")
 
@@ -131,6 +139,7 @@ class Follower:
             known = {followed.collection.id for followed in self._followed.values()}
             if time.monotonic() - self._listed_at >= _LIST_SECONDS or waited_for - known:
                 await self._update_collections()
+            await self._wake_changed()
             for followed in list(self._followed.values()):
                 if followed.due <= time.monotonic() or followed.collection.id in waited_for:
                     await self._process(followed)
@@ -175,8 +184,22 @@ class Follower:
         if self.leading:
             await self._in_thread(self._remove_unused, set(listed))
 
+    async def _wake_changed(self) -> None:
+        """Make idle collections due to which something was committed: by one small query for all of them."""
+        pause = max(_LOOK_SECONDS, _LOOK_COST_SECONDS * len(self._followed))
+        if not self.leading or time.monotonic() - self._looked_at < pause:
+            return
+        newest = await self._changes.newest()
+        self._looked_at = time.monotonic()
+        for followed in self._followed.values():
+            number = newest.get(followed.collection.id, 0)
+            if followed.idle and number != followed.newest:
+                followed.due = 0.0
+            followed.newest = number
+
     async def _process(self, followed: _FollowedCollection) -> None:
         """One bounded step, so that a long catch-up of one collection does not delay the others."""
+        followed.idle = False
         try:
             writes = self.leading and has_room(self._lexicon.directory)
             pause = await (self._follow(followed) if writes else self._watch(followed))
@@ -221,7 +244,8 @@ class Follower:
             followed.committed_at = time.monotonic()
         await self._lexicon.refresh(collection)
         self._lexicon.record_lag(collection, lag)
-        return self._pause(collection, idle=not (page.changes or ahead)) if caught_up else 0.0
+        followed.idle = not (page.changes or page.ahead)
+        return self._pause(followed) if caught_up else 0.0
 
     async def _rebuild(self, collection: Collection, indexer: Indexer) -> float:
         """Begin again from zero; it is searched again when it is complete."""
@@ -238,7 +262,7 @@ class Follower:
         """As a reader: show what the leader committed, and now and then ask the feed for the lag of this process."""
         collection = followed.collection
         await self._lexicon.refresh(collection)
-        if time.monotonic() - followed.checked_at >= max(_LIST_SECONDS, self._idle_seconds()):
+        if time.monotonic() - followed.checked_at >= self._idle_seconds():
             progress = self._lexicon.visible_progress(collection)
             mark = progress.mark
             page = await self._changes.after(collection.id, progress.position, 1, self._now(), progress.seen, mark)
@@ -246,15 +270,15 @@ class Follower:
             if page.rebuild:
                 self._lexicon.refuse(collection)
             self._lexicon.record_lag(collection, page.lag_seconds)
-        return self._pause(collection, idle=False)
+        return self._pause(followed)
 
-    def _pause(self, collection: Collection, *, idle: bool) -> float:
-        if collection.id in self._lexicon.waiting_collections():
+    def _pause(self, followed: _FollowedCollection) -> float:
+        if followed.collection.id in self._lexicon.waiting_collections():
             return _WAITED_POLL_SECONDS
-        return self._idle_seconds() if idle else _POLL_SECONDS
+        return self._idle_seconds() if followed.idle else _POLL_SECONDS
 
     def _idle_seconds(self) -> float:
-        return max(_POLL_SECONDS, _POLL_COST_SECONDS * len(self._followed))
+        return max(_LIST_SECONDS, _READ_COST_SECONDS * len(self._followed))
 
     def _export_lag(self) -> None:
         for followed in self._followed.values():

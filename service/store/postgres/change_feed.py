@@ -5,7 +5,7 @@ the id of their transaction, and followers keep their place below `pg_snapshot_x
 What is committed above it, because some transaction of the server is still open, is read ahead of that place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -64,6 +64,9 @@ class PostgresChanges(Adapter):
         snapshot = Snapshot(xmax=int(xmax), running=tuple(map(int, running.split(","))) if running else ())
         changes = tuple(_change(row[1:-1], position.purged) for row in rows if row[1] is not None)
         return changes, snapshot, len(changes) < (rows[0][-1] or 0)
+
+    async def newest(self) -> Mapping[CollectionId, int]:
+        return {CollectionId(id_): xid for id_, xid in await self._pool.fetch_all(SQL.newest)}
 
     async def mark(self, collection_id: CollectionId, mark: IndexMark, now: datetime) -> str | None:
         values = {"collection_id": collection_id, "now": now, **_mark_parameters(mark)}

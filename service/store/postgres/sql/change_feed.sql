@@ -97,6 +97,14 @@ LEFT JOIN LATERAL (
 ) AS page ON true
 ORDER BY page.xid, page.document_id
 
+-- name: newest
+-- The last change of each collection, by an index alone.
+SELECT c.id, latest.xid::text::bigint
+FROM collections AS c
+CROSS JOIN LATERAL (
+    SELECT n.xid FROM changes AS n WHERE n.collection_id = c.id ORDER BY n.xid DESC, n.document_id DESC LIMIT 1
+) AS latest
+
 -- name: mark
 -- Another token for an index that this database knows by its last one, or the one before: a crash may come before the
 -- new one is kept. The first where it has none. No row where it is of another state of the database.
