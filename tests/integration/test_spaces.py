@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from psycopg import sql
 
 from loadtests.space import clustered
 from service.core.collections import EXTERNAL, EmbedderSpec, IndexSettings, Storage
@@ -290,3 +291,18 @@ async def test_each_storage_finds_what_an_exact_scan_finds(pool: Pool, storage: 
         assert len(found) == CANDIDATES
         common += len({one.document_id for one in truth} & {one.document_id for one in found[:10]})
     assert common / (10 * asked) >= RECALL
+
+
+@pytest.mark.parametrize(("storage", "borders"), [("binary", [0.0]), ("scalar", [-0.6745, 0.0, 0.6745])])
+async def test_as_many_bits_differ_as_there_are_levels_between_components(
+    pool: Pool, storage: Storage, borders: list[float]
+) -> None:
+    version = (await stored_as(await build(pool, dimensions=64), storage)).version
+    asked = {name: vector_tables.indexed(version, sql.Placeholder(name)) for name in ("one", "other")}
+    count = sql.SQL("SELECT bit_count({one} # {other})").format(**asked)
+    components = np.array([-0.12, -0.04, 0.04, 0.12], np.float32)  # one of each level: a standard deviation is 1 / 8
+    for pair in np.random.default_rng(6).choice(components, (10, 2, 64)):
+        one, other = np.searchsorted(np.array(borders) / 8, pair)
+        values = {name: vector_tables.layout_of(version).value(row) for name, row in zip(asked, pair, strict=True)}
+        async with pool.connection() as connection:
+            assert await (await connection.execute(count, values)).fetchone() == (abs(one - other).sum(),)
