@@ -8,6 +8,7 @@ to the service, whose answers it cannot read (CSRF): browsers tell where such a 
 import ipaddress
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -55,6 +56,7 @@ class WebSecurityMiddleware:
                 self._networks.append(ipaddress.ip_network(one))
             except ValueError:
                 self._names.add(one.lower())
+        self._allows_host = lru_cache(maxsize=256)(self.allows_host)  # nearly every request names the same one
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,7 +76,7 @@ class WebSecurityMiddleware:
 
         app = self._app
         nameless = "host" not in request and scope.get("http_version") == "1.0"  # a health check, never a browser
-        if not nameless and not self.allows_host(host_of(request)):
+        if not nameless and not self._allows_host(host_of(request)):
             detail = "the Host of this request is none of this service's; AZIMUTH_ALLOWED_HOSTS lists those that are"
             app = problems.http_error_response(scope, HTTPException(421, detail))
         elif scope["method"] not in SAFE_METHODS and not self._allows_change(request):

@@ -18,8 +18,9 @@ hyphen (`java -jar`) is a word too: the caller says so by `as_words`. A quotatio
 
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Syntax = Literal["wishes", "plain"]
@@ -102,8 +103,9 @@ class Highlights:
     spans: tuple[tuple[int, int], ...] = ()
 
 
+@lru_cache(maxsize=64)  # each stage of a search asks anew
 def parse_query(
-    text: str, syntax: Syntax = "wishes", typos: TypoTolerance | None = None, as_words: Collection[str] = ()
+    text: str, syntax: Syntax = "wishes", typos: TypoTolerance | None = None, as_words: frozenset[str] = frozenset()
 ) -> ParsedQuery:
     """Parse any text; see the module for the grammar. `as_words`: constraints that are none (`-jar`, or a
     phrase without its quotation marks)."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from service.core.collections import CollectionSettings, FusionSettings, RerankSettings
 from service.core.filters import Filter, typed
@@ -12,9 +12,11 @@ from service.core.text import break_long_words
 from service.core.timings import Timings
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """A document found by one leg: its score there, and its best chunk where the leg knows chunks."""
+class Candidate(NamedTuple):
+    """A document found by one leg: its score there, and its best chunk where the leg knows chunks.
+
+    A tuple, because a search makes hundreds of them.
+    """
 
     document_id: DocumentId
     content_revision: int

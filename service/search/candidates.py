@@ -219,7 +219,7 @@ async def _score_chunks_of_others(vectors: VectorStore, space: Space, candidates
             return query
         own = query.dense_candidates
         scored = [
-            replace(one, score=float(rows[one.document_id, one.chunk or 0] @ query.vector))
+            one._replace(score=float(rows[one.document_id, one.chunk or 0] @ query.vector))
             for item, one in known.items()
             if item not in own and item in rows
         ]
@@ -239,7 +239,7 @@ async def add_certainty(estimator: DenseCertainty, space: Space, candidates: Can
     """The certainty of each dense leg that is weighed against a lexical one."""
 
     async def estimated(query: QueryCandidates) -> QueryCandidates:
-        best = best_score(query.dense_candidates)
+        best = best_score(query.dense_lists)
         if query.vector is None or query.lexical is None or best is None:
             return query
         return replace(query, certainty=await estimator.certainty(space, query.vector, best))
@@ -253,16 +253,13 @@ def keep_newest_content(candidates: CandidateSet) -> CandidateSet:
     A changed document enters the lexical index seconds later, and the space when a worker has encoded it. Until then
     its old vector would have it dropped as stale, and its scores would speak of two texts.
     """
-    newest: dict[DocumentId, int] = {}
-
-    def current(one: Candidate) -> bool:
-        return one.content_revision == newest[one.document_id]
-
     queries = candidates.queries
     lists = [(*one.dense_lists, one.lexical_candidates, one.lexical_lookups) for one in queries]
-    known = [one for found in itertools.chain.from_iterable(lists) for one in found.values()]
-    for one in known:
-        newest[one.document_id] = max(one.content_revision, newest.get(one.document_id, 0))
-    if all(map(current, known)):
+    known = itertools.chain.from_iterable(found.values() for found in itertools.chain.from_iterable(lists))
+    contents = {(one.document_id, one.content_revision) for one in known}
+    if len(contents) == len({document for document, _ in contents}):
         return candidates
-    return CandidateSet(queries=tuple(one.filtered(current) for one in queries))
+    current = set(dict(sorted(contents)).items())  # the last of a document replaces the others
+    return CandidateSet(
+        queries=tuple(one.filtered(lambda one: (one.document_id, one.content_revision) in current) for one in queries)
+    )

@@ -30,7 +30,7 @@ async def assess_confidence(lexicon: Lexicon, context: SearchContext, candidates
             probabilities = [
                 await _in_domain(lexicon, space, calibration, request.for_query(query).parsed_query, found, cosine)
                 for query, found in zip(request.effective_queries, candidates.queries, strict=True)
-                if (cosine := best_score(found.dense_candidates)) is not None
+                if (cosine := best_score(found.dense_lists)) is not None
             ]
         if probabilities:
             highest = max(probabilities)
@@ -53,7 +53,7 @@ async def _in_domain(
         except Unavailable:  # the index was lost after the leg ran; the cosine is evidence enough
             max_score = 0.0
         if max_score > 0:
-            score = best_score(found.lexical_candidates) or 0.0
+            score = best_score([found.lexical_candidates]) or 0.0
             return calibration.both.probability((cosine, score / max_score))
     assert calibration.dense is not None  # see `_reason_unknown`
     return calibration.dense.probability((cosine,))

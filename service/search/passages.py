@@ -160,7 +160,7 @@ def _with_chunks(candidates: CandidateSet, scored: Sequence[Scored], each: int) 
                     lookups[id_, one.chunk] = one
             window = passages[0][0]
             if window.chunk is None and (id_, None) in lexical:
-                shown = replace(lexical[id_, None], start=window.start, end=window.end)
+                shown = lexical[id_, None]._replace(start=window.start, end=window.end)
                 lexical = lexical | {(id_, None): shown}
         leg = query.lexical and replace(query.lexical, candidates=lexical)
         return replace(query, dense_lookups=lookups, lexical=leg, lexical_shares=shares)

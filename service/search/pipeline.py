@@ -159,8 +159,8 @@ class SearchPipeline:
                 filter_match=filter_match,
                 width=width,
                 confidence=confidence,
-                best_cosine=retrievers.best_score(*(query.dense_candidates for query in candidates.queries)),
-                best_bm25=retrievers.best_score(*(query.lexical_candidates for query in candidates.queries)),
+                best_cosine=retrievers.best_score(found for query in candidates.queries for found in query.dense_lists),
+                best_bm25=retrievers.best_score(query.lexical_candidates for query in candidates.queries),
             )
             record_metrics(context, event)
             for observer in self.observers:

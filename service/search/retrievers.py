@@ -147,8 +147,9 @@ class LexicalRetriever:
             depth *= 8
 
 
-def best_score(*lists: CandidatesByItem) -> float | None:
-    return max((one.score for found in lists for one in found.values()), default=None)
+def best_score(lists: Iterable[CandidatesByItem]) -> float | None:
+    """Of lists that each are best first."""
+    return max((next(iter(found.values())).score for found in lists if found), default=None)
 
 
 async def match_filter(documents: Documents, context: SearchContext, width: int, cap: int) -> FilterMatch | None:

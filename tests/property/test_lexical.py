@@ -85,7 +85,7 @@ def test_any_text_is_a_query(index: LexicalIndex, text: str, syntax: Syntax, typ
 def test_within_is_the_same_ranking_with_fewer_documents(index: LexicalIndex, text: str, chosen: set[int]) -> None:
     names = {DocumentId(f"d{n}") for n in chosen}
     whole = [match for match in index.search(parse_query(text), 10, None) if match.document_id in names]
-    expected: list[Any] = [replace(match, score=cast(Any, pytest.approx(match.score, abs=2e-4))) for match in whole]
+    expected: list[Any] = [match._replace(score=cast(Any, pytest.approx(match.score, abs=2e-4))) for match in whole]
     assert index.search(parse_query(text), 10, sorted(names)) == expected
 
 

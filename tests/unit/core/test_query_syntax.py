@@ -72,7 +72,7 @@ def test_signs_that_are_not_clearly_operators_belong_to_the_text(text: str, as_w
 
 
 def test_the_caller_names_constraints_that_are_words() -> None:
-    assert parse_query('java -jar "a b" +lib', as_words={"-jar", "a b"}) == ParsedQuery(
+    assert parse_query('java -jar "a b" +lib', as_words=frozenset({"-jar", "a b"})) == ParsedQuery(
         text='java -jar "a b" lib', required=("lib",), as_words=("-jar", '"a b"')
     )
 

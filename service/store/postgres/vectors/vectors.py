@@ -279,12 +279,7 @@ def _space(version: EmbedderVersion) -> tuple[CollectionId, VersionNumber]:
 
 
 def _candidates(rows: Sequence[Sequence[Any]]) -> tuple[Candidate, ...]:
-    return tuple(
-        [
-            Candidate(document_id=id_, content_revision=revision, score=score, chunk=chunk, start=start, end=end)
-            for id_, revision, score, chunk, start, end in rows
-        ]
-    )
+    return tuple(map(Candidate._make, rows))
 
 
 def _unit(stored: Any) -> Vector:
