@@ -4,27 +4,39 @@ A client writes single new documents, one after the other, and waits for each un
 First nothing else goes on; then a second version of the same model with fewer dimensions is filled from the whole
 collection meanwhile. Both in turns, with one API and one worker of which the model is the default one.
 
+With `--searches`: how long searches take while documents are loaded, hybrid and reranked, of 1, 4 and 16 clients, under
+`azimuth up`, where the worker yields to the API.
+
 The ratio of the two is promised to stay within 2. What the backfill itself achieves is compared with loading the same
 documents in the first place, which has the worker for itself as well.
 """
 
 import argparse
 import http.client
+import itertools
 import json
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from loadtests.clients import ask_at_once
 from loadtests.figures import heading, percentile, table
 from loadtests.ingest import documents, through_the_service
+from loadtests.live import Machine
 from loadtests.sandbox import Sandbox, sandbox, until
 from service.client.http_client import Client
 from service.core.documents import Document
 
 COLLECTION = "live"
 PROMISED = 2.0
+CLIENTS = (1, 4, 16)
+SEARCHES: dict[str, tuple[dict[str, Any], float]] = {"hybrid": ({}, 1.5), "reranked": ({"rerank": True}, 2.0)}
+"""What is added to a request, and the ratio of p95 that is aimed at."""
 WARM_UP = 5
 """Documents of each series that are not counted."""
 
@@ -99,6 +111,56 @@ def measure(place: Sandbox, texts: Sequence[Document], count: int, rounds: int, 
     table(["", "documents/s", "of loading"], rows)
 
 
+@contextmanager
+def loading(client: Client, texts: Sequence[Document]) -> Iterator[list[float]]:
+    """The texts are loaded into one new collection after the other while the block runs: seconds of each."""
+    done, seconds = threading.Event(), list[float]()
+
+    def load() -> None:
+        for number in itertools.count():
+            if done.is_set():
+                return
+            seconds.append(_timed(lambda number=number: through_the_service(client, f"load-{number}", texts)))  # type: ignore[misc]
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        yield seconds
+    finally:
+        done.set()
+        thread.join()
+
+
+def searches(texts: Sequence[Document], count: int, folder: Path) -> None:
+    """Searches of sentences of the collection, alone and while as many documents are loaded again and again."""
+    queries = [" ".join(one.text.split()[8:18]) for one in texts]
+
+    def measure(clients: int, kind: str) -> list[float]:
+        asked = [{"query": queries[at % len(queries)], **SEARCHES[kind][0]} for at in range(max(count, 5 * clients))]
+        _, answers = ask_at_once(address, COLLECTION, asked, clients)
+        return answers.seconds
+
+    cases = list(itertools.product(SEARCHES, CLIENTS))
+    with Machine(folder).running() as machine:
+        address = f"http://127.0.0.1:{machine.port}"
+        with Client(address) as client:
+            alone = _timed(lambda: through_the_service(client, COLLECTION, texts))
+            for kind in SEARCHES:
+                measure(1, kind)
+            calm = {case: measure(case[1], case[0]) for case in cases}
+            with loading(client, texts) as loads:
+                time.sleep(1.0)
+                busy = {case: measure(case[1], case[0]) for case in cases}
+    heading(f"Searches while documents are loaded, {count} and more of each kind, p95 in ms")
+    rows: list[list[object]] = []
+    for kind, clients in cases:
+        quiet, beside = (percentile(one[kind, clients], 0.95) for one in (calm, busy))
+        rows.append([kind, clients, quiet, beside, beside / quiet, SEARCHES[kind][1]])
+    table(["", "clients", "alone", "beside", "ratio", "aimed at"], rows)
+    beside_rate = len(texts) * len(loads) / sum(loads)
+    print(f"  loaded: {len(texts) / alone:.1f} documents/s without searches, {beside_rate:.1f} with them")
+
+
 def _tell(calm: Sequence[float], busy: Sequence[float]) -> None:
     heading(f"One new document until both legs find it, {len(calm)} each, ms")
     rows: list[list[object]] = [
@@ -124,14 +186,20 @@ def main() -> None:
     arguments.add_argument("--writes", type=int, default=60, help="single documents of each series")
     arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--dimensions", type=int, default=256, help="of the second version")
+    arguments.add_argument("--searches", action="store_true", help="of searches while documents are loaded, instead")
     arguments.add_argument("--folder", type=Path, help="keep everything here")
     chosen = arguments.parse_args()
     fresh = chosen.rounds * 2 * (chosen.writes + WARM_UP)
     texts = documents(chosen.corpus, chosen.documents + fresh)
     if len(texts) < chosen.documents + fresh:
         raise SystemExit(f"the corpus has {len(texts)} documents, needed are {chosen.documents + fresh}")
-    with sandbox(chosen.folder) as place:
-        measure(place, texts, chosen.writes, chosen.rounds, chosen.dimensions)
+    if chosen.searches:
+        with tempfile.TemporaryDirectory(prefix="azimuth-bench-") as folder:
+            Path(folder).chmod(0o755)  # PostgreSQL does not run as root
+            searches(texts[: chosen.documents], chosen.writes, chosen.folder or Path(folder))
+    else:
+        with sandbox(chosen.folder) as place:
+            measure(place, texts, chosen.writes, chosen.rounds, chosen.dimensions)
 
 
 if __name__ == "__main__":

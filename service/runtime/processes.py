@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 from service.client.http_client import Client
 from service.core import metrics
@@ -36,6 +37,7 @@ was 0.11 s, with 0.1 ms 0.07 s, and with Python's own 5 ms a refusal took half a
 WORKER_NICE = 10
 """How much a worker yields where an API shares its cores: about a tenth of them while searches want all. While none
 does it has them whole, which fewer threads would not give it."""
+AUTOGROUP = Path("/proc/self/autogroup")
 SPACE_SECONDS = 0.25
 """Between two looks at the free space of the embedded server's disk: what is written meanwhile must fit the reserve."""
 
@@ -166,7 +168,7 @@ def worker(settings: Settings, *, supervised: bool) -> None:
     from service.runtime.container.worker import run_worker
 
     if supervised:
-        os.nice(WORKER_NICE)
+        _yield_to_others()
     port = settings.worker_port
     if port:
         if supervised:  # a neighbour may have taken it since the supervisor looked; the work is more important
@@ -189,6 +191,15 @@ def worker(settings: Settings, *, supervised: bool) -> None:
             await _until_all_end(stop, works)
 
     _run(run())
+
+
+def _yield_to_others() -> None:
+    """Lower the priority of this process. Where Linux shares the processor out by sessions (`sched(7)`, autogroup), of
+    which each child of the supervisor has one, the nice value counts within a session alone, and the session has one
+    of its own."""
+    os.nice(WORKER_NICE)
+    with suppress(OSError):  # there are no such groups
+        AUTOGROUP.write_text(str(WORKER_NICE))
 
 
 async def _until_all_end(stop: asyncio.Event, works: Iterable[Awaitable[None]]) -> None:
