@@ -34,6 +34,8 @@ from service.search.passages import PassageSelector
 from service.search.rerank import RerankStage
 from service.search.retrievers import DenseRetriever, LexicalRetriever
 
+ROUNDS = 3
+"""The fastest counts: what else runs on the machine only adds to it."""
 STAGES: dict[str, list[Callable[..., Any]]] = {
     "embed": [QueryEncoder.encode, PassScheduler._serve],
     "dense": [DenseRetriever.search],
@@ -62,14 +64,10 @@ async def _measure(place: Sandbox, queries: Sequence[str]) -> None:
             while (await client.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.1)
             await _ask(client, queries[:30])
-            started = time.thread_time()
-            await _ask(client, queries)
-            whole = time.thread_time() - started
+            whole = min([await _ask(client, queries) for _ in range(ROUNDS)])
             profile = cProfile.Profile(time.thread_time)
             profile.enable()
-            started = time.thread_time()
-            await _ask(client, queries)
-            slowed = time.thread_time() - started
+            slowed = await _ask(client, queries)
             profile.disable()
     scale = 1e3 * whole / slowed / len(queries)
     statistics = pstats.Stats(profile).stats  # type: ignore[attr-defined]
@@ -83,11 +81,14 @@ async def _measure(place: Sandbox, queries: Sequence[str]) -> None:
     table(["stage", "ms"], rows)
 
 
-async def _ask(client: httpx.AsyncClient, queries: Sequence[str]) -> None:
+async def _ask(client: httpx.AsyncClient, queries: Sequence[str]) -> float:
+    """Seconds that this thread computed for it."""
+    started = time.thread_time()
     path = f"/v1/collections/{prepare.COLLECTION}/search"
     for query in queries:
         response = await client.post(path, json={"query": query})
         response.raise_for_status()
+    return time.thread_time() - started
 
 
 def main() -> None:

@@ -171,6 +171,10 @@ _LETTERS = st.sampled_from("aéñößłçœжйёїάςωאבשكةىأؤئگچ�
 _words = st.text(_LETTERS, min_size=1, max_size=12)
 
 
+def test_digits_that_python_does_not_know_yet_stay() -> None:
+    assert unify("\u0663 \U000116d0") == "3 \U000116d0"
+
+
 @given(any_text)
 @example("ΐ\u0345")
 @example("\u0958\u093c")

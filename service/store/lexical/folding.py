@@ -43,9 +43,12 @@ _NASAL = regex.compile(
 
 
 def unify(text: str) -> str:
-    """The text in NFKC with ASCII digits, without the characters that have no width."""
+    """The text in NFKC with ASCII digits, without the characters that have no width.
+
+    Digits of a Unicode version that Python does not know yet stay.
+    """
     text = unicodedata.normalize("NFKC", _IGNORABLE.sub("", text))
-    return str(_DIGITS.sub(lambda digit: str(unicodedata.decimal(digit.group())), text))
+    return str(_DIGITS.sub(lambda digit: str(unicodedata.decimal(digit.group(), digit.group())), text))
 
 
 def fold(word: str, letters: Mapping[int, str]) -> str:
