@@ -104,8 +104,7 @@ def encode_alone(texts: Sequence[Document]) -> Spent:
             encoder.encode(batch, "document")
         return Spent(time.perf_counter() - started, time.process_time() - cpu, sum(map(len, work)), len(work))
 
-    # In a second thread, as in the worker: while a process has no more OpenMP threads than there are cores they spin
-    # where they wait for each other, which on a busy machine costs more than the model itself.
+    # In a second thread, as in the worker.
     encode(work[:2])
     with ThreadPoolExecutor(1) as thread:
         thread.submit(encode, work[:2]).result()
