@@ -8,7 +8,6 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from http import HTTPStatus
 from typing import Any, NotRequired
 
@@ -264,6 +263,5 @@ def _field_error(failure: Mapping[str, Any]) -> FieldError:
     return FieldError(place, message if place or value is not None else "an object is required")
 
 
-@cache
 def _kebab_case(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])|\s+", "-", name).lower()

@@ -12,11 +12,8 @@ from service.core.text import break_long_words
 from service.core.timings import Timings
 
 
-class Candidate(NamedTuple):
-    """A document found by one leg: its score there, and its best chunk where the leg knows chunks.
-
-    A tuple, because a search makes hundreds of them.
-    """
+class Candidate(NamedTuple):  # a search makes hundreds of them
+    """A document found by one leg: its score there, and its best chunk where the leg knows chunks."""
 
     document_id: DocumentId
     content_revision: int

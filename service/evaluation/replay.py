@@ -85,19 +85,18 @@ def rerank_scores(answer: Mapping[str, Any]) -> dict[str, float]:
 def first_stage(query: RecordedQuery, settings: RankingSettings, width: int) -> Ranking[str]:
     """The fused ranking of what the legs return when each is asked for `width` candidates."""
 
-    def within(place: RankedScore) -> bool:
-        return place.rank is not None and place.rank <= width
+    def rank(place: RankedScore) -> int:
+        return place.rank if place.rank is not None and place.rank <= width else 0
 
-    legs = (query.dense, query.lexical)
-    found = {document for leg in legs for document, place in leg.items() if within(place)}
+    found = {document for leg in (query.dense, query.lexical) for document, place in leg.items() if rank(place)}
 
     def scores(leg: Mapping[str, RankedScore]) -> Leg[str]:
-        known = {document: place for document, place in leg.items() if document in found}
-        ranks = [place.rank or 0 if within(place) else 0 for place in known.values()]
-        return Leg(list(known), np.array([place.score for place in known.values()]), np.array(ranks, np.int64))
+        known = [document for document in leg if document in found]
+        ranks = np.array([rank(leg[document]) for document in known], np.int64)
+        return Leg(known, np.array([leg[document].score for document in known]), ranks)
 
-    dense, lexical = map(scores, legs)
-    return fuse([LegScores(dense=dense, lexical=lexical, certainty=query.certainty)], settings.fusion)
+    legs = LegScores(dense=scores(query.dense), lexical=scores(query.lexical), certainty=query.certainty)
+    return fuse([legs], settings.fusion)
 
 
 def ranking(query: RecordedQuery, settings: RankingSettings, k: int = K) -> list[str]:

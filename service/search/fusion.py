@@ -13,7 +13,7 @@ negative cosine counts 0; and the number of candidates changes no score. docs/de
 """
 
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Generic, TypeVar
@@ -31,9 +31,8 @@ Item = TypeVar("Item", bound=Hashable)
 """What is ranked: documents or chunks. Items are comparable."""
 
 Columns = npt.NDArray[np.float64]
-"""What one leg says of all items, shape [4, items]: score, rank, scaled score and share of the fused score.
-
-The score of an item that the leg does not know is minus infinity. The rank is 0 where there is none."""
+"""What one leg says of all items, shape [4, items]: score (minus infinity where it is unknown), rank (0: none), scaled
+score, and share of the fused score."""
 _SCORE, _SHARE = 0, 3
 
 
@@ -79,30 +78,27 @@ class Ranking(Generic[Item]):
         # By score, then by the best cosine and the best BM25 score over all queries, then by item. The raw scores tell
         # apart what was scaled to 0 or has equal ranks.
         order = sorted(zip([-score for score in scores], *raw, items, range(len(items)), strict=True))
-        self.items = [one[-2] for one in order]
-        self._places, self._scores, self._queries = [one[-1] for one in order], scores, queries
+        self.items, self._places = [one[-2] for one in order], [one[-1] for one in order]
+        self.scores, self._queries = [-one[0] for one in order], queries
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, page: slice) -> list[FusedItem[Item]]:
-        return list(map(self._fused, self.items[page], self._places[page]))
+        return list(map(self._fused, self.items[page], self.scores[page], self._places[page]))
 
-    def __iter__(self) -> Iterator[FusedItem[Item]]:
-        return iter(self[:])
-
-    def _fused(self, item: Item, place: int) -> FusedItem[Item]:
+    def _fused(self, item: Item, score: float, place: int) -> FusedItem[Item]:
         """The legs shown are those of the query that contributes most."""
         queries = [_explain(query, dense[:, place], lexical[:, place]) for query, dense, lexical in self._queries]
         most = max((one for one in queries if one.dense or one.lexical), key=lambda one: one.gain)
         explanation = Explanation(
             dense=most.dense,
             lexical=most.lexical,
-            fusion=self._scores[place],
+            fusion=score,
             certainty=most.certainty,
             queries=tuple(queries) if len(queries) > 1 else (),
         )
-        return FusedItem(item=item, score=self._scores[place], explanation=explanation)
+        return FusedItem(item=item, score=score, explanation=explanation)
 
 
 def rank_scores(scores: Mapping[Item, float], found: int | None = None) -> Leg[Item]:
@@ -150,7 +146,8 @@ def _explain(query: LegScores[Item], dense: Columns, lexical: Columns) -> QueryE
 
 def _leg_weights(query: LegScores[Item], settings: FusionSettings) -> tuple[float, float]:
     """The weights of the dense and the lexical leg; reciprocal ranks are not weighted."""
-    if settings.method == "rrf" or not (_has_evidence(query.dense) and _has_evidence(query.lexical)):
+    evidence = [leg is not None and (leg.scores > FLOOR).any() for leg in (query.dense, query.lexical)]
+    if settings.method == "rrf" or not all(evidence):
         return 1.0, 1.0
     weight = dense_weight(settings, query.certainty)
     return weight, 1.0 - weight
@@ -160,10 +157,6 @@ def dense_weight(settings: FusionSettings, certainty: float) -> float:
     """What the dense leg has of both in a convex combination."""
     odds = settings.alpha * certainty
     return odds / (odds + 1.0 - settings.alpha) if settings.alpha < 1.0 else 1.0
-
-
-def _has_evidence(leg: Leg[Item] | None) -> bool:
-    return leg is not None and bool((leg.scores > FLOOR).any())
 
 
 def _scale(leg: Leg[Item] | None, settings: FusionSettings, weight: float, places: Mapping[Item, int]) -> Columns:

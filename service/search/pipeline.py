@@ -311,15 +311,12 @@ async def _run_searches(searches: Searches) -> dict[int, LegResult]:
 
 
 async def _fuse(context: SearchContext, candidates: CandidateSet, width: int) -> Ranking[Item]:
-    def ranking() -> Ranking[Item]:
-        return fusion.fuse(
-            candidates.leg_scores([query.weight for query in context.request.effective_queries]), settings
-        )
-
     settings = context.request.fusion or context.space.collection.settings.fusion
+    weights = [query.weight for query in context.request.effective_queries]
     with context.timings.stage("fuse"):
-        on_loop = width * len(candidates.queries) <= FUSED_ON_LOOP
-        return ranking() if on_loop else await off_loop(0, ranking)
+        on_loop = width * len(weights) <= FUSED_ON_LOOP
+        legs = candidates.leg_scores(weights) if on_loop else await off_loop(0, candidates.leg_scores, weights)
+        return fusion.fuse(legs, settings) if on_loop else await off_loop(0, fusion.fuse, legs, settings)
 
 
 def _hit(fused: FusedItem[Item], candidate: Candidate, passage: Passage) -> Hit:

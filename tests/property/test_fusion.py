@@ -34,7 +34,7 @@ def evidence(query: Query, order: Callable[[Scores], Scores] = best_first) -> Le
 
 
 def scored(ranking: Ranking[DocumentId]) -> list[tuple[DocumentId, float]]:
-    return [(fused.item, fused.score) for fused in ranking]
+    return list(zip(ranking.items, ranking.scores, strict=True))
 
 
 @pytest.mark.slow
@@ -42,8 +42,8 @@ def scored(ranking: Ranking[DocumentId]) -> list[tuple[DocumentId, float]]:
 def test_it_ranks_the_union_once_and_in_order(queries: list[Query], how: FusionSettings) -> None:
     ranking = fuse([evidence(query) for query in queries], how)
     known = {item for dense, lexical, _ in queries for item in (*(dense or ()), *(lexical or ()))}
-    assert sorted(fused.item for fused in ranking) == sorted(known)
-    scores = [fused.score for fused in ranking]
+    assert sorted(ranking.items) == sorted(known)
+    scores = ranking.scores
     assert scores == sorted(scores, reverse=True)
     assert all(0.0 <= score <= 1.0 + 1e-9 for score in scores)
 
@@ -78,7 +78,7 @@ def test_it_is_the_formula(queries: list[Query], how: FusionSettings) -> None:
 
 @given(QUERIES, HOW)
 def test_the_explanation_adds_up(queries: list[Query], how: FusionSettings) -> None:
-    for fused in fuse([evidence(query) for query in queries], how):
+    for fused in fuse([evidence(query) for query in queries], how)[:]:
         assert fused.explanation.fusion == fused.score
         if len(queries) > 1:
             assert fused.score == math.fsum(query.gain for query in fused.explanation.queries)
@@ -137,4 +137,4 @@ def test_the_weight_of_a_query_alone_changes_nothing(
     dense: dict[DocumentId, float], lexical: dict[DocumentId, float], how: FusionSettings, weight: float
 ) -> None:
     weighed, alone = (fuse([evidence((dense, lexical, one))], how) for one in (weight, 1.0))
-    assert list(weighed) == list(alone)
+    assert weighed[:] == alone[:]

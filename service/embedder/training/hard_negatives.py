@@ -76,7 +76,7 @@ class CandidateIndex:
         found = {*np.argpartition(-cosines, depth - 1)[:depth].tolist(), *lexical, *also}
         dense = {at: float(cosines[at]) for at in found}
         fused = fuse([LegScores(dense=rank_scores(dense), lexical=rank_scores(lexical))], FusionSettings())
-        return {hit.item: hit.score for hit in fused}
+        return dict(zip(fused.items, fused.scores, strict=True))
 
     def near_duplicates(self, candidates: npt.NDArray[np.int64], right: Sequence[int]) -> npt.NDArray[np.bool_]:
         """Which of the candidates are near duplicates of one of the right texts."""

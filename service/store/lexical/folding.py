@@ -43,11 +43,9 @@ _NASAL = regex.compile(
 
 
 def unify(text: str) -> str:
-    """The text in NFKC with ASCII digits, without the characters that have no width.
-
-    Digits of a Unicode version that Python does not know yet stay.
-    """
+    """The text in NFKC with ASCII digits, without the characters that have no width."""
     text = unicodedata.normalize("NFKC", _IGNORABLE.sub("", text))
+    # Digits that are newer than Python's tables stay.
     return str(_DIGITS.sub(lambda digit: str(unicodedata.decimal(digit.group(), digit.group())), text))
 
 

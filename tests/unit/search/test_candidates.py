@@ -82,5 +82,5 @@ async def test_what_is_left_of_a_document_that_changed_is_what_its_new_words_say
     )
     left = keep_newest_content(CandidateSet(queries=(found,)))
     ranking = fuse(left.leg_scores([1.0]), FusionSettings())
-    left_over = {fused.item: left.candidate(fused.item) for fused in ranking}
+    left_over = {fused.item: left.candidate(fused.item) for fused in ranking[:]}
     assert left_over == {(name, None): changed, (other.document_id, None): other}

@@ -21,7 +21,7 @@ def said(
 
 
 def fuse_queries(queries: Sequence[LegScores[DocumentId]], how: FusionSettings) -> list[FusedItem[DocumentId]]:
-    return list(fusion.fuse(queries, how))
+    return fusion.fuse(queries, how)[:]
 
 
 def fuse(

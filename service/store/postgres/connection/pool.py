@@ -135,12 +135,8 @@ class Pool(AsyncConnectionPool[Connection]):
         still find a connection, and those with a small filter do beside large ones. Overloaded where none of the share
         becomes free soon. Without lookups it is any connection.
         """
-        if not lookups:
-            async with self.connection() as connection:
-                yield connection
-            return
         large, all_filters = self._filter_slots
-        slots = [large, all_filters] if lookups > _LARGE_FILTER else [all_filters]
+        slots = [large, all_filters] if lookups > _LARGE_FILTER else [all_filters] if lookups else []
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(_FILTER_WAIT_SECONDS):
