@@ -1,7 +1,9 @@
 """What the encoder makes of the machine: `python -m loadtests.encode [--corpus corpus.jsonl] [--gpu]`.
 
-On CPU: passages per second of the bare loop for each precision and budget, and one short query against
-`SentenceTransformer.encode`. `--one-core` counts the processor time of one thread, which other work on the machine
+On CPU: passages per second of the bare loop for each backend, precision and budget, and one short query, from text to
+vector, against `SentenceTransformer.encode` and against PyTorch here. `ATEN_CPU_CAPABILITY=avx2
+ONEDNN_MAX_CPU_ISA=AVX2` has PyTorch compute as on a machine without AVX-512; nothing limits ONNX Runtime likewise.
+ `--one-core` counts the processor time of one thread, which other work on the machine
 hardly touches. With --gpu: passages of about 128 tokens, the forward pass alone against the path from text to vector
 and against the worker, which encodes and stores them in PostgreSQL.
 
@@ -15,6 +17,7 @@ import itertools
 import json
 import random
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -28,9 +31,12 @@ from loadtests.sandbox import sandbox
 from service.core.collections import CollectionSettings, EmbedderSpec
 from service.core.documents import Document
 from service.core.ids import CollectionName, DocumentId
-from service.embedder.models import fingerprint, source
+from service.embedder.models import fingerprint, onnx_prepare, source
 from service.embedder.models.batch_packing import pack
 from service.embedder.models.encoder import SentenceTransformerEncoder
+from service.embedder.models.kept_files import missing
+from service.embedder.models.onnx_model import DESCRIPTION, NETWORKS, OnnxModel, OnnxOptions
+from service.embedder.models.onnx_network import OnnxNetwork
 from service.embedder.models.transformer import TransformerModel
 from service.runtime.container import components
 from service.runtime.container.worker import run_worker
@@ -89,11 +95,34 @@ def load(device: str, precision: str) -> tuple[SentenceTransformerEncoder, Trans
     return SentenceTransformerEncoder(model, folder, fingerprint.content(folder), spec), model
 
 
-def on_cpu(corpus: Path | None, count: int) -> None:
+def load_exported(kept: str, threads: int) -> dict[str, SentenceTransformerEncoder]:
+    """The bundled embedder in ONNX Runtime, by the format of its weights. `kept`: a folder for the exports."""
+    folder = source.folder(source.BUNDLED, None)
+    content = fingerprint.content(folder)
+    options = OnnxOptions(
+        name=source.BUNDLED,
+        folder=str(folder),
+        root=kept,
+        digest=content.digest,
+        backend="auto",
+        precision="auto",
+        threads=threads,
+    )
+    with options.kept.locked():
+        onnx_prepare.prepare(options)
+    described = DESCRIPTION.validate_python(options.kept.value("description", missing))
+    networks = {name: OnnxNetwork(options.kept.file(name, missing), threads) for name in NETWORKS}
+    models = {name: OnnxModel(described, network, network) for name, network in networks.items()}
+    spec = EmbedderSpec(model=source.BUNDLED)
+    return {name: SentenceTransformerEncoder(model, folder, content, spec) for name, model in models.items()}
+
+
+def on_cpu(corpus: Path | None, count: int, kept: str) -> None:
     texts = passages(corpus, count)
     library = SentenceTransformer(str(source.folder(source.BUNDLED, None)), device="cpu")
     encoders = {precision: load("cpu", precision)[0] for precision in ("float32", "bfloat16")}
-    print(f"{torch.get_num_threads()} threads, {len(texts)} passages")
+    encoders |= load_exported(kept, torch.get_num_threads())
+    print(f"{torch.get_num_threads()} threads, {len(texts)} passages, {torch.backends.cpu.get_cpu_capability()}")
 
     print("\none short query")
     rivals: list[Callable[[], object]] = [lambda: library.encode(QUERY, show_progress_bar=False)]
@@ -101,7 +130,8 @@ def on_cpu(corpus: Path | None, count: int) -> None:
     reference, *ours = seconds(*rivals, rounds=40)
     print(f"  SentenceTransformer.encode     {reference * 1e3:7.2f} ms")
     for precision, own in zip(encoders, ours, strict=True):
-        print(f"  this encoder, {precision:<10}       {own * 1e3:7.2f} ms   {own / reference:.2f} of it")
+        shares = f"{own / reference:.2f} of it, {own / ours[0]:.2f} and {own / ours[1]:.2f} of the first two"
+        print(f"  this encoder, {precision:<12}     {own * 1e3:7.2f} ms   {shares}")
 
     print("\npassages, 4,096 tokens a pass")
     rivals = [lambda: library.encode(texts, batch_size=32, show_progress_bar=False)]
@@ -109,7 +139,7 @@ def on_cpu(corpus: Path | None, count: int) -> None:
     reference, *ours = seconds(*rivals, rounds=3)
     print(f"  SentenceTransformer.encode     {len(texts) / reference:7.1f} /s")
     for precision, own in zip(encoders, ours, strict=True):
-        print(f"  this encoder, {precision:<10}       {len(texts) / own:7.1f} /s   {reference / own:.2f} times it")
+        print(f"  this encoder, {precision:<12}     {len(texts) / own:7.1f} /s   {reference / own:.2f} times it")
 
     print("\npassages by budget, bfloat16")
     budgets = [512, 1024, 2048, 4096, 8192, 16384]
@@ -194,7 +224,8 @@ def main() -> None:
     if chosen.gpu:
         on_gpu(chosen.count or 50_000, chosen.device)
     else:
-        on_cpu(chosen.corpus, chosen.count or 200)
+        with tempfile.TemporaryDirectory() as kept:
+            on_cpu(chosen.corpus, chosen.count or 200, kept)
 
 
 if __name__ == "__main__":
