@@ -76,6 +76,9 @@ SHADOW_OVERLAP = Gauge(
     "Mean share of the active version's first 10 hits that the candidate returns as well.",
     _VERSION,
 )
+QUERY_VECTORS = Counter(
+    "azimuth_query_vectors_total", "Queries whose vector was kept in memory (`hit`), or made (`miss`).", ["result"]
+)
 MODEL_BACKEND = Gauge(
     "azimuth_model_backend",
     "1 for what runs the passes of a model: `torch`, `onnx_float32` or `onnx_int8`.",

@@ -14,7 +14,8 @@ import numpy as np
 from service.core import metrics
 from service.core.collections import EXTERNAL, EmbedderSpec
 from service.core.errors import Invalid, ModelUnavailable
-from service.core.ids import Role, Vectors
+from service.core.ids import Role, Vector, Vectors
+from service.core.lru import LruDict
 from service.core.portions import portions
 from service.core.ports.embedder import Encoder, ModelInput
 from service.embedder.models import external_encoder, hashing_encoder, source
@@ -31,6 +32,10 @@ READ_AT_ONCE = 10_000
 """Characters that are tokenized on the event loop, which takes about 2 ms, or else in one turn of a thread."""
 
 REMOTE_STREAMS = 4
+
+CACHED_QUERIES, CACHED_LENGTH, CACHED_AT_ONCE = 1_000, 500, 8
+"""Queries of each encoder whose vectors are kept, their longest text, and how many a call may have: more of them come
+from samples, not from people who ask again."""
 
 IDLE_SECONDS = 600.0
 """Encoders that were not used for so long leave the cache: a retired version must not keep its model in memory."""
@@ -81,6 +86,7 @@ class ModelRegistry:
         self._loads = SharedLoads[EmbedderSpec, Encoder](self._remember)
         self._cache: OrderedDict[EmbedderSpec, tuple[float, Encoder]] = OrderedDict()
         self._alive: WeakValueDictionary[EmbedderSpec, Encoder] = WeakValueDictionary()
+        self._queries: WeakKeyDictionary[Encoder, LruDict[str, Vector]] = WeakKeyDictionary()
         self._budgets: WeakKeyDictionary[Encoder, PassBudget] = WeakKeyDictionary()
         # Two at once, of one class each: a query does not even wait for the end of the pass of a long request.
         self.scheduler = PassScheduler(streams=2)
@@ -146,10 +152,27 @@ class ModelRegistry:
 
     async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> Vectors:
         encoder = await self.get(spec)
-        vectors = await self.forward(encoder, await self.read(encoder, texts, role), role)
+        if role == "query" and len(texts) <= CACHED_AT_ONCE and not isinstance(encoder, RemoteEncoder):
+            vectors = await self._embed_queries(encoder, texts)
+        else:
+            vectors = await self.forward(encoder, await self.read(encoder, texts, role), role)
         if self._alive.get(self.resolve(spec)) is not encoder:
             raise ModelUnavailable("The model was replaced while it encoded; try again.", retry_after=1.0)
         return vectors
+
+    async def _embed_queries(self, encoder: Encoder, texts: Sequence[str]) -> Vectors:
+        """Vectors of queries, from memory where the same encoder has given them."""
+        cached = self._queries.setdefault(encoder, LruDict(CACHED_QUERIES))
+        known = {text: cached[text] for text in texts if text in cached}
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        metrics.QUERY_VECTORS.labels("hit").inc(len(known))
+        metrics.QUERY_VECTORS.labels("miss").inc(len(new))
+        rows = await self.forward(encoder, await self.read(encoder, new, "query"), "query")
+        known |= zip(new, rows, strict=True)
+        cached.update({text: known[text] for text in texts if len(text) <= CACHED_LENGTH})
+        return np.array([known[text] for text in texts], dtype=np.float32).reshape(
+            len(texts), encoder.identity.dimensions
+        )
 
     def _scheduler_of(self, encoder: Encoder) -> PassScheduler:
         return self._remote_scheduler if isinstance(encoder, RemoteEncoder) else self.scheduler

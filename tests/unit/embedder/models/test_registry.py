@@ -3,11 +3,16 @@
 import asyncio
 import gc
 import threading
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 
+from service.core import metrics
 from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid, Misconfigured, ModelUnavailable
+from service.core.ids import Role, Vectors
 from service.core.ports.embedder import Encoder
 from service.embedder.models import loading, registry
 from service.embedder.models.hashing_encoder import HashingEncoder
@@ -190,3 +195,36 @@ def test_an_address_with_a_password_is_refused_without_repeating_it() -> None:
     with pytest.raises(Misconfigured, match="AZIMUTH_ENCODER_KEY") as caught:
         ModelRegistry(default="hashing", encoder_url="https://me:s3cret@encoder")
     assert "s3cret" not in str(caught.value)
+
+
+async def test_the_vector_of_a_query_is_kept_for_the_encoder_that_gave_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "CACHED_QUERIES", 2)
+    models = ModelRegistry(default="hashing:64")
+    encoder = await models.get(spec())
+    calls: list[str] = []
+    forward = HashingEncoder.forward
+
+    def counted(self: HashingEncoder, inputs: Sequence[Any], role: Role) -> Vectors:
+        calls.extend([f"{role}"] * len(inputs))
+        return forward(self, inputs, role)
+
+    monkeypatch.setattr(HashingEncoder, "forward", counted)
+
+    async def passes(texts: Sequence[str], role: Role = "query") -> int:
+        calls.clear()
+        vectors = await models.embed(spec(), texts, role)
+        np.testing.assert_array_equal(vectors, encoder.encode(texts, role))
+        return len(calls) - len(texts)  # less those of the comparison
+
+    hits = metrics.QUERY_VECTORS.labels("hit")._value.get()
+    assert await passes(["a", "b", "a"]) == 2
+    assert await passes(["b"]) == 0
+    assert metrics.QUERY_VECTORS.labels("hit")._value.get() == hits + 1
+    assert await passes(["b"], "document") == 1
+    assert await passes(["c"]) == 1  # in place of `a`, which was asked for before `b`
+    assert await passes(["b", "a"]) == 1
+    assert [await passes(["x" * 501]) for _ in range(2)] == [1, 1]
+    assert [await passes(["y"] * 17) for _ in range(2)] == [17, 17]
+    assert await passes([]) == 0
+    await models.forget(spec())
+    assert await passes(["b"]) == 1  # another model may have been loaded
