@@ -2,12 +2,16 @@
 
 import asyncio
 import os
-from contextlib import nullcontext
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
-from service.runtime import processes
+from service.runtime import processes, supervisor
+from service.runtime.settings import Settings
+from service.runtime.supervisor import ManagedProcess
+from service.store.embedded import memory_settings
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -43,3 +47,26 @@ def test_a_worker_yields_by_itself_and_as_a_session(
     processes._yield_to_others()
     assert asked == [processes.WORKER_NICE]
     assert not grouped or autogroup.read_text() == str(processes.WORKER_NICE)
+
+
+@pytest.mark.parametrize(("workers", "threads", "expected"), [(1, 0, None), (3, 0, "2"), (9, 0, "1"), (3, 5, None)])
+async def test_several_workers_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, workers: int, threads: int, expected: str | None
+) -> None:
+    """One has them all, and what an operator sets is kept."""
+
+    @asynccontextmanager
+    async def opened(*_: object, **__: object) -> AsyncIterator[tuple[asyncio.Event, str, None]]:
+        yield asyncio.Event(), "postgresql://", None
+
+    started: list[ManagedProcess] = []
+
+    async def run(children: list[ManagedProcess], *_: object) -> None:
+        started.extend(children)
+
+    monkeypatch.delenv("AZIMUTH_THREADS", raising=False)
+    monkeypatch.setattr(processes, "_process", opened)
+    monkeypatch.setattr(supervisor, "run", run)
+    monkeypatch.setattr(memory_settings, "usable_cores", lambda: 8)
+    await processes.up(Settings(port=20_000, threads=threads), workers=workers)
+    assert [one.environment.get("AZIMUTH_THREADS") for one in started] == [None, *[expected] * workers]
