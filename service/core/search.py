@@ -278,7 +278,8 @@ class SearchRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RerankSummary:
-    """`skipped`: passages that were not read because they could not change the first k. `truncated`: read, but cut.
+    """`excerpts`: passages, of those read, of which only an excerpt was. `skipped`: that were not read because they
+    could not change the first k. `truncated`: read, but cut.
 
     `weight`: of the reranker, see `rerank_blend.trusted_weight`.
     """
@@ -287,6 +288,7 @@ class RerankSummary:
     skipped: int
     weight: float
     truncated: int = 0
+    excerpts: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -82,6 +82,8 @@ class HitAnswer(HitFields, total=False):
 class RerankSummaryAnswer(TypedDict):
     read: int
     """Passages that the cross-encoder read."""
+    excerpts: int
+    """Those of which it read an excerpt, as it did not bring them among the first hits."""
     skipped: int
     """Passages that it did not need to read: they could no longer change the answer."""
     truncated: int
@@ -159,6 +161,7 @@ def search_answer(result: SearchResult, request: SearchRequest) -> SearchAnswer:
             if reread is None
             else {
                 "read": reread.read,
+                "excerpts": reread.excerpts,
                 "skipped": reread.skipped,
                 "truncated": reread.truncated,
                 "weight": round(reread.weight, 4),

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +21,7 @@ from service.core.relevance import RelevanceCalibration
 from service.core.search import Explanation, Hit, RerankSummary, SearchRequest
 from service.search import rerank
 from service.search.context import SearchContext
+from service.search.excerpts import EXCERPT_LENGTH
 from service.search.rerank import RerankPace, RerankStage
 from service.search.rerank_blend import AGREEMENT_SAMPLE
 
@@ -123,6 +124,74 @@ def test_the_first_k_are_those_of_reading_everything(
         return [(hit.id, hit.score) for hit in ordered[:k]]
 
     assert answer(k) == answer(len(MANY))
+
+
+@dataclass
+class Reader(Told):
+    """Knows passages by their beginning: of an excerpt it says what `excerpts` says."""
+
+    excerpts: Sequence[float] = ()
+
+    async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
+        self.before(passages)
+        self.portions.append(list(passages))
+        told = [(int(one.split()[1]), len(one) > EXCERPT_LENGTH) for one in passages]
+        scores = [self.relevance[f"text {at}"] if whole else self.excerpts[at] for at, whole in told]
+        return RerankScores(scores=tuple(scores), calibration=CALIBRATION)
+
+
+def long_hits() -> list[Hit]:
+    return [replace(hit, text=hit.text + " and" * 100) for hit in hits(MANY)]
+
+
+@settings(deadline=None)
+@given(RELEVANCE, RELEVANCE, st.integers(1, 12), st.booleans())
+def test_no_place_in_the_answer_is_decided_by_an_excerpt(
+    relevance: list[float], excerpts: list[float], k: int, agree: bool
+) -> None:
+    """And with excerpts that say what the passages say it is the answer of reading everything."""
+    if agree:  # but for the share of the odds
+        excerpts = [one / (one + rerank.EXCERPT_ODDS * (1 - one)) for one in relevance]
+    whole = {f"text {at}": one for at, one in enumerate(relevance)}
+    context = SearchContext(SearchRequest(text="q", k=k), NOWHERE)
+    stage = RerankStage(Reader(whole, excerpts=excerpts))
+    ordered, summary = asyncio.run(stage.rerank(context, RerankSettings(weight=0.5), long_hits()))
+    assert summary is not None
+    assert summary.read + summary.skipped == len(MANY)
+    assert summary.excerpts <= summary.read - k
+    for hit in ordered[:k]:
+        assert hit.explanation.rerank is not None
+        assert hit.explanation.rerank.score == whole[" ".join(hit.text.split()[:2])]
+        assert hit.relevance is not None
+    if agree:
+        _, read, _ = asyncio.run(order(told(relevance), first=MANY, k=len(MANY), weight=0.5))
+        assert [hit.score for hit in ordered[:k]] == pytest.approx([hit.score for hit in read[:k]], abs=1e-6)
+
+
+async def test_a_passage_whose_excerpt_is_promising_is_read_whole() -> None:
+    excerpts, whole = [0.01] * len(MANY), {f"text {at}": 0.01 for at in range(len(MANY))}
+    excerpts[20] = excerpts[25] = whole["text 20"] = 0.9
+    reranker = Reader(whole, excerpts=excerpts)
+    context = SearchContext(SearchRequest(text="q", k=3), NOWHERE)
+    ordered, summary = await RerankStage(reranker).rerank(context, RerankSettings(weight=1.0), long_hits())
+    assert [len(portion) for portion in reranker.portions[:2]] == [3, AGREEMENT_SAMPLE - 3]
+    assert [text.split()[1] for text in reranker.portions[-1]] == ["20", "25"]
+    assert summary == RerankSummary(read=len(MANY), excerpts=len(MANY) - 5, skipped=0, weight=1.0)
+    assert [hit.id for hit in ordered[:3]] == ["d20", "d00", "d01"]
+
+
+async def test_a_budget_that_ends_among_excerpts_says_so(clock: Any) -> None:
+    def work(passages: Sequence[str]) -> None:
+        clock.now += sum(0.1 if len(one) > EXCERPT_LENGTH else 0.03 for one in passages)
+
+    reranker = Reader(told([0.5] * len(MANY)).relevance, excerpts=[0.5] * len(MANY), before=work)
+    context = SearchContext(SearchRequest(text="q", k=3, budget_ms=620), NOWHERE)
+    _, summary = await RerankStage(reranker).rerank(context, RerankSettings(), long_hits())
+    assert summary is not None
+    assert (summary.read, summary.excerpts) == (13, 10)
+    assert clock.now <= 0.62
+    (reported,) = context.degraded
+    assert reported.reason == "the budget of 620 ms allowed 13 of 40 passages, 10 of them in excerpts"
 
 
 async def test_a_reranker_that_has_nothing_to_do_with_the_first_stage_does_not_count() -> None:
