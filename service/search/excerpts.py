@@ -7,8 +7,8 @@ from collections.abc import Set as AbstractSet
 
 from service.core.text import sentence_starts
 
-EXCERPT_LENGTH = 280
-"""Code points: about 64 tokens of English, a third of a passage."""
+EXCERPT_LENGTH = 180
+"""Code points: about 40 tokens of English, a fifth of a passage."""
 TITLE_SHARE = 1 / 3
 """Of an excerpt, which the first line may take: it mostly is the title."""
 _STEM = 6

@@ -249,6 +249,13 @@ async def test_too_much_waiting_is_refused_and_one_large_request_is_not(folder: 
         assert len((await opened.read(QUERY, ["python"])).scores) == 1
 
 
+async def test_a_warm_reranker_has_run_passes_before_it_is_asked(folder: Path) -> None:
+    before = REGISTRY.get_sample_value("azimuth_rerank_pass_seconds_count") or 0.0
+    async with reranker(str(folder)) as opened:
+        await opened.warm()
+    assert (REGISTRY.get_sample_value("azimuth_rerank_pass_seconds_count") or 0.0) >= before + 2
+
+
 async def test_a_missing_model_says_so_and_can_come_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with reranker(str(tmp_path / "later")) as opened:
         await opened.warm()

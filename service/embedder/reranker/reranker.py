@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from service.core import metrics
-from service.core.errors import ModelUnavailable
+from service.core.errors import ModelUnavailable, Overloaded
 from service.core.ports.reranker import RerankScores
 from service.embedder.models.loading import SharedLoads
 from service.embedder.models.scheduler import PassScheduler
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 PORTION, PORTION_ON_GPU = 16, 128
 """Passages of the length of an embedder's chunks that are tokenized, and read before the next are chosen, at once."""
+
+WARM_WORDS = (40, 250)
+"""Words of the passages that are read to warm up: about an excerpt and a whole chunk."""
 
 
 class CrossEncoderReranker:
@@ -77,9 +80,13 @@ class CrossEncoderReranker:
         return RerankScores(scores=scores, truncated=truncated, query_share=share, calibration=model.relevance)
 
     async def warm(self) -> None:
-        """Load the model ahead of the first search. A failure shows at that search."""
-        with suppress(ModelUnavailable):
-            await self._loaded()
+        """Load the model and run a few passes ahead of the first search. A failure shows at that search.
+
+        The first passes claim memory and prepare kernels, and until they ran, passes are small.
+        """
+        with suppress(ModelUnavailable, Overloaded):
+            for words in WARM_WORDS:
+                await self.read("how to sort a list", ["word " * words] * self.portion)
 
     async def _loaded(self) -> "PackedCrossEncoder":
         return self._model or await self._loads.load(self.name, self.name, self._load)

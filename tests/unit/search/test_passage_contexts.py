@@ -36,7 +36,7 @@ class Reading:
 async def test_explanation_and_reranker_have_what_the_chunk_carried(zoo: Zoo) -> None:
     await zoo.write({"shop": TABLE})
     reader = Reading()
-    request = SearchRequest(text=QUERY, k=3, group_by="chunk", explain=True, rerank=RerankRequest(depth=20))
+    request = SearchRequest(text=QUERY, k=20, group_by="chunk", explain=True, rerank=RerankRequest(depth=20))
     answer = await zoo.search(reranker=reader).run(NAME, request)
     encoder = await zoo.verifier.ensure(await zoo.version())
     document = stored_document("shop", TABLE, title="shop")
