@@ -52,8 +52,8 @@ _SCAN_MEMORY = 16
 
 _RESCORED = 4
 """An index of bits returns so many times the rows that are wanted, and `ef_search` at least, to be scored by their
-vectors. With 20,000 chunks of MiniLM and 100 candidates that gives a recall@10 of 0.99 (recall@100: 0.86) in 1.4
-times the time of halfvec; twice as many would give recall@100 0.95 in 2.6 times (`loadtests/storages.py`)."""
+vectors. With 20,000 chunks of MiniLM and 100 candidates that gives a recall@100 of 0.87 (binary) and 0.97 (scalar) in
+1.2 and 1.3 times the time of halfvec with the `ef_search` of default (`loadtests/storages.py`)."""
 
 _MIN_SPLIT = 20_000
 """From so many ids on two connections scan a half each: one takes 37 ms for 50,000. Parallel workers of the server
