@@ -1,0 +1,189 @@
+"""A whole hybrid answer against its bare parts: `python -m loadtests.floor [--documents 100000]`.
+
+In turns, query by query: the answer over HTTP; the bundled model in ONNX Runtime, from text to vector; the statement
+that takes the nearest neighbours from the same HNSW index, prepared and binary, at the `ef_search` of the answer's
+plan; Tantivy's BM25 over the same index, its terms ready made. The last three one after the other would be a search
+that does nothing else: no fusion, no passages, no highlights, no HTTP.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import onnxruntime
+import psycopg
+import tantivy
+import torch
+from pgvector import HalfVector
+from pgvector.psycopg import register_vector
+from tokenizers import Tokenizer
+from transformers import AutoModel
+
+from loadtests import prepare
+from loadtests.clients import ask
+from loadtests.figures import heading, median, percentile, table
+from loadtests.sandbox import Sandbox, sandbox
+from service.client.http_client import Client
+from service.core.ids import Vector
+from service.embedder.models import source
+from service.embedder.models.onnx_export import export
+from service.store.lexical.analyzer import analyzer_for
+from service.store.lexical.index import configure, schema
+
+K = 10
+PROMISED = 1.5
+WHOLE, VECTORS, WORDS = "hybrid answer over HTTP", "pgvector statement", "tantivy search"
+Embed = Callable[[str], Vector]
+
+
+class _Embedder(torch.nn.Module):
+    """all-MiniLM-L6-v2 from tokens to vectors: mean of the tokens, length 1."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.network = AutoModel.from_pretrained(folder)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        states = self.network(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        summed = (states * attention_mask.unsqueeze(-1)).sum(1)
+        return torch.nn.functional.normalize(summed)
+
+
+def models(folder: Path) -> dict[str, Embed]:
+    """The model in float32 and in 8 bits, on one thread and on all cores. `folder`: for its exported files."""
+    found = source.folder(source.BUNDLED, None)
+    network, tokenizer = _Embedder(found), Tokenizer.from_file(str(found / "tokenizer.json"))
+    tokenizer.no_padding()
+    example = torch.tensor([[101, 2129, 102], [101, 102, 0]])
+    inputs = {"input_ids": example, "attention_mask": (example > 0).long()}
+    embeds: dict[str, Embed] = {}
+    for precision in ("float32", "8 bits"):
+        file = folder / f"{precision}.onnx"
+        export(network, inputs, file, eight_bit=precision == "8 bits")
+        for threads in (1, 0):
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the others want the cores
+            session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+            def embed(text: str, session: onnxruntime.InferenceSession = session) -> Vector:
+                ids = np.array([tokenizer.encode(text).ids], np.int64)
+                (vectors,) = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+                vector: Vector = vectors[0]
+                return vector
+
+            embeds[f"ONNX Runtime, {precision}, {'one thread' if threads else 'all cores'}"] = embed
+    return embeds
+
+
+class Neighbours:
+    """One connection to the database and the statement that anybody would write."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = psycopg.connect(url, autocommit=True)
+        register_vector(self._connection)
+        (self._table,) = self._one("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^vectors_[0-9]'")
+
+    def _one(self, statement: str) -> tuple[str, ...]:
+        row = self._connection.execute(statement.encode()).fetchone()
+        assert row is not None
+        return tuple(row)
+
+    def plan(self, ef_search: int | None) -> None:
+        """For the searches from now on; None: no index."""
+        self._one(f"SELECT set_config('hnsw.ef_search', '{ef_search or 40}', false)")
+        self._one(f"SELECT set_config('enable_sort', '{'off' if ef_search else 'on'}', false)")
+
+    def search(self, vector: Vector) -> list[tuple[str, float]]:
+        statement = f"SELECT document_id, embedding <=> %s AS distance FROM {self._table} ORDER BY distance LIMIT {K}"
+        cursor = self._connection.cursor(binary=True)
+        return cursor.execute(statement.encode(), (HalfVector(vector),), prepare=True).fetchall()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Words:
+    """The searcher of the one lexical index in the folder."""
+
+    def __init__(self, folder: Path) -> None:
+        (found,) = {file.parent for file in folder.glob("lexical/*/*/meta.json")}
+        self._searcher = configure(tantivy.Index.open(str(found))).searcher()
+        self._chain = analyzer_for("en").chain("en")
+        self._schema = schema()
+
+    def terms(self, text: str) -> list[str]:
+        return list(self._chain.query_terms(text))
+
+    def search(self, terms: Sequence[str]) -> list[str]:
+        queries = [tantivy.Query.term_query(self._schema, "body", term, "freq") for term in terms]
+        query = tantivy.Query.boolean_query([(tantivy.Occur.Should, one) for one in queries])
+        hits = self._searcher.search(query, K, count=False).hits
+        return [self._searcher.doc(address)["document_id"][0] for _, address in hits]
+
+
+def times(place: Sandbox, address: str, queries: Sequence[str], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each by its name; all are warm."""
+    seconds: dict[str, list[float]] = {}
+
+    def timed(name: str, run: Callable[[], object]) -> None:
+        started = perf_counter()
+        run()
+        seconds.setdefault(name, []).append(perf_counter() - started)
+
+    with tempfile.TemporaryDirectory() as folder:
+        embeds, words, neighbours = models(Path(folder)), Words(place.folder), Neighbours(place.url)
+        reference = next(iter(embeds.values()))
+        for number in range(rounds + 1):
+            if number == 1:
+                seconds.clear()  # what came so far was warming up
+            for query in queries:
+                answer = ask(address, prepare.COLLECTION, [{"query": query, "k": K}])
+                seconds.setdefault(WHOLE, []).extend(answer.seconds)
+                vector, terms = reference(query), words.terms(query)
+                neighbours.plan(answer.bodies[0]["plan"]["ef_search"])
+                for name, embed in embeds.items():
+                    timed(name, lambda embed=embed, query=query: embed(query))  # type: ignore[misc]
+                timed(VECTORS, lambda vector=vector: neighbours.search(vector))  # type: ignore[misc]
+                timed(WORDS, lambda terms=terms: words.search(terms))  # type: ignore[misc]
+        neighbours.close()
+    return seconds
+
+
+def bare_sum(seconds: dict[str, list[float]]) -> float:
+    """Milliseconds of the fastest model, the statement and the words, each at its median."""
+    fastest = min(median(own) for name, own in seconds.items() if name.startswith("ONNX"))
+    return fastest + median(seconds[VECTORS]) + median(seconds[WORDS])
+
+
+def measure(place: Sandbox, documents: int, rounds: int) -> None:
+    queries = prepare.queries(place, documents)
+    with place.api() as address:
+        with Client(address) as client:
+            prepare.caught_up(client)
+        seconds = times(place, address, queries, rounds)
+    heading(f"{documents:,} chunks, {rounds * len(queries)} queries in turns, k {K}, one client: ms")
+    table(["", "p50", "p95"], [[name, median(own), percentile(own, 0.95)] for name, own in sorted(seconds.items())])
+    floor, whole = bare_sum(seconds), median(seconds[WHOLE])
+    print(
+        f"  the bare parts together (fastest model): {floor:.2f} ms; the answer: {whole / floor:.2f} times that,",
+        end="",
+    )
+    print(f" promised {PROMISED}: {'kept' if whole <= PROMISED * floor else 'NOT KEPT'}", flush=True)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    arguments.add_argument("--documents", type=int, default=100_000)
+    arguments.add_argument("--rounds", type=int, default=1, help="times that each of 200 queries is asked")
+    arguments.add_argument("--folder", type=Path, help="keep the collection here, or use the one that is here")
+    chosen = arguments.parse_args()
+    with sandbox(chosen.folder) as place:
+        measure(place, chosen.documents, chosen.rounds)
+
+
+if __name__ == "__main__":
+    main()
