@@ -59,8 +59,8 @@ audit: $(VENV)/.installed-audit   ## locked packages with known vulnerabilities 
 sbom: $(VENV)/.installed-audit   ## what is installed, as a CycloneDX software bill of materials, into sbom.json
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(BIN)/python
 
-bench: $(VENV)/.installed-dev
-	$(BIN)/python -m loadtests.run
+bench: $(VENV)/.installed-dev   ## one table: now, before, and what the machine can do; BENCH="--quick" for small sizes
+	$(BIN)/python -m loadtests.bench $(BENCH)
 
 lock: $(VENV)/.installed-dev $(VENV)/.installed-docs $(VENV)/.installed-audit   ## write the exact versions that are installed now
 	$(BIN)/python -m pip freeze --exclude-editable --local | grep -viE '^(pip|setuptools|wheel)==' | sed -E 's/\+cpu//; s/ @ .*//' | sort -f > requirements.lock

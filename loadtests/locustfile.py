@@ -4,10 +4,18 @@
 
 AZIMUTH_COLLECTION names the collection (default: python-docs, the demo's), AZIMUTH_API_KEY the key where one is needed.
 Written documents all have ids that begin with `locust-` and are deleted at the end.
+
+AZIMUTH_METRICS names metrics pages, separated by spaces: whether the processes behind them grow under this load is told
+at the end. With `--run-time 60m` an hour of it.
 """
 
 import os
 import random
+import re
+import statistics
+import threading
+import time
+import urllib.request
 import uuid
 from typing import Any
 
@@ -18,6 +26,8 @@ COLLECTION = os.environ.get("AZIMUTH_COLLECTION", "python-docs")
 KEY = os.environ.get("AZIMUTH_API_KEY")
 HEADERS = {"Authorization": f"Bearer {KEY}"} if KEY else {}
 PATH = f"/v1/collections/{COLLECTION}"
+METRICS = os.environ.get("AZIMUTH_METRICS", "").split()
+SAMPLE_SECONDS = 5.0
 
 SUBJECTS = (
     "a file",
@@ -106,3 +116,31 @@ class Writer(FastHttpUser):
 @events.test_start.add_listener
 def say(environment: Environment, **_: object) -> None:
     print(f"collection {COLLECTION} at {environment.host}")
+
+
+sizes: dict[str, list[float]] = {page: [] for page in METRICS}
+"""Resident megabytes of each process, one after the other."""
+
+
+@events.test_start.add_listener
+def watch(**_: object) -> None:
+    threading.Thread(target=_sample, daemon=True).start()
+
+
+def _sample() -> None:
+    while True:
+        for page in METRICS:
+            with urllib.request.urlopen(page) as response:
+                found = re.search(r"^process_resident_memory_bytes (\S+)", response.read().decode(), re.MULTILINE)
+            sizes[page].append(float(found[1]) / 2**20 if found else float("nan"))
+        time.sleep(SAMPLE_SECONDS)
+
+
+@events.test_stop.add_listener
+def tell_growth(**_: object) -> None:
+    """The first fifth of the time fills caches; the second is compared with the last."""
+    for page, taken in sizes.items():
+        fifth = len(taken) // 5
+        if fifth:
+            second, last = (statistics.median(part) for part in (taken[fifth : 2 * fifth], taken[-fifth:]))
+            print(f"{page}: {second:.0f} MB, at the end {last:.0f} MB ({100 * (last / second - 1):+.1f} %)")

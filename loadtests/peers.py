@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 from loadtests import peer
 from loadtests.clients import ask
 from loadtests.figures import heading, percentile, table
-from loadtests.ingest import through_the_service
+from loadtests.ingest import service_cpu, through_the_service
 from loadtests.sandbox import sandbox
 from service.client.http_client import Client
 from service.core.documents import Document
@@ -36,7 +36,8 @@ from service.evaluation.ranking_metrics import ndcg
 
 PACKAGES = ("lancedb", "txtai", "chromadb", "sentence-transformers")
 COLLECTION = "peers"
-ROW = ("documents/s until searchable", "hybrid p50 ms", "p95 ms", "nDCG@10")
+COLUMNS = ("documents/s", "p50 ms", "p95 ms", "nDCG@10", "processor ms a document", "a query")
+BEST: tuple[Callable[..., Any], ...] = (max, min, min, max, min, min)
 
 
 def installed(folder: Path) -> Path:
@@ -66,13 +67,16 @@ def ours(documents: Sequence[Document], queries: Sequence[str]) -> dict[str, Any
     with sandbox() as place, place.api() as address, place.process("worker"), Client(address) as client:
         through_the_service(client, "warm", documents[:32])
         ask(address, "warm", requests[: peer.WARM_UP])
-        started = time.perf_counter()
+        started, processor = time.perf_counter(), service_cpu(place)
         through_the_service(client, COLLECTION, documents)
-        indexing = time.perf_counter() - started
+        indexing, indexing_cpu = time.perf_counter() - started, service_cpu(place) - processor
         ask(address, COLLECTION, requests[: peer.WARM_UP])
+        processor = service_cpu(place)
         answers = ask(address, COLLECTION, requests)
+        searching_cpu = service_cpu(place) - processor
     found = [[hit["id"] for hit in body["hits"]] for body in answers.bodies]
-    return {"indexing": indexing, "seconds": answers.seconds, "found": found}
+    processor_time = {"indexing_cpu": indexing_cpu, "searching_cpu": searching_cpu}
+    return {"indexing": indexing, "seconds": answers.seconds, "found": found, **processor_time}
 
 
 def theirs(python: Path, name: str, folder: Path, task: Path) -> dict[str, Any]:
@@ -91,7 +95,8 @@ def row(name: str, documents: int, answers: Mapping[str, Any], judged: BeirJudgm
         ndcg(found, grades, 10) for found, grades in zip(answers["found"], judged.grades.values(), strict=True)
     )
     p50, p95 = (percentile(answers["seconds"], share) for share in (0.5, 0.95))
-    return [name, documents / answers["indexing"], p50, p95, quality]
+    cpu = [1e3 * answers["indexing_cpu"] / documents, 1e3 * answers["searching_cpu"] / len(answers["found"])]
+    return [name, documents / answers["indexing"], p50, p95, quality, *cpu]
 
 
 def measure(data: Path, folder: Path, most: int, names: Sequence[str]) -> None:
@@ -107,15 +112,12 @@ def measure(data: Path, folder: Path, most: int, names: Sequence[str]) -> None:
     versions = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout
     heading(f"{len(documents):,} documents, {len(queries)} queries, {len(os.sched_getaffinity(0))} cores")
     print("  " + ", ".join(line for line in versions.split() if line.startswith(PACKAGES)))
-    table(["", *ROW], rows)
-    best = [
-        choose(column)
-        for choose, column in zip((max, min, min, max), list(zip(*rows[1:], strict=True))[1:], strict=True)
+    own_row, *others = ([*one[1:]] for one in rows)
+    best = [choose(column) for choose, column in zip(BEST, zip(*others, strict=True), strict=True)]
+    ahead = [
+        own / other if choose is max else other / own for choose, own, other in zip(BEST, own_row, best, strict=True)
     ]
-    rate, *times, quality = rows[0][1:]
-    ahead = [rate / best[0], *(theirs / own for theirs, own in zip(best[1:3], times, strict=True))]
-    print("  times ahead of the best peer, by column: " + ", ".join(f"{one:.2f}" for one in ahead), end="; ")
-    print(f"nDCG@10 {quality - best[3]:+.4f}")
+    table(["", *COLUMNS], [*rows, ["times ahead of the best peer", *ahead]])
 
 
 def main() -> None:
