@@ -9,8 +9,8 @@ that does nothing else: no fusion, no passages, no highlights, no HTTP.
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModel
 
 from loadtests import prepare
+from loadtests.bench import reordered
 from loadtests.clients import Answers, ask
 from loadtests.figures import heading, median, percentile, table
 from loadtests.ingest import service_cpu
@@ -146,7 +147,7 @@ class Rivals:
             if number == 1:
                 seconds.clear()
             for start in range(0, len(queries), TURN):
-                turn = [prepare.reordered(query, -number) for query in queries[start : start + TURN]]
+                turn = [reordered(query, -number) for query in queries[start : start + TURN]]
                 answers = self._ask(turn)
                 seconds.setdefault(WHOLE, []).extend(answers.seconds)
                 for query, body in zip(turn, answers.bodies, strict=True):
@@ -157,11 +158,11 @@ class Rivals:
         return seconds
 
     def processor(self, queries: Sequence[str]) -> dict[str, float]:
-        """Seconds of processor time for each search, of all processes but the client that asks; each way by itself.
+        """Milliseconds of processor time of one search, in all processes but the client that asks; each way by itself.
 
         What the service does by the clock meanwhile is counted, too; it is little.
         """
-        asked = [prepare.reordered(query, -100) for query in queries]
+        asked = [reordered(query, -100) for query in queries]
         begun = service_cpu(self._place)
         bodies = self._ask(asked).bodies
         spent = {WHOLE: service_cpu(self._place) - begun}
@@ -172,7 +173,7 @@ class Rivals:
                 each[name]()
             spent[name] = time.process_time() - own
             spent[name] += service_cpu(self._place) - begun if name == VECTORS else 0.0
-        return {name: taken / len(asked) for name, taken in spent.items()}
+        return {name: 1e3 * taken / len(asked) for name, taken in spent.items()}
 
     def close(self) -> None:
         self._neighbours.close()
@@ -190,21 +191,34 @@ class Rivals:
         }
 
 
+@contextmanager
+def rivals(place: Sandbox, address: str) -> Iterator[Rivals]:
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Rivals(place, address, Path(folder))
+        try:
+            yield ready
+        finally:
+            ready.close()
+
+
+def fastest_model(each: Mapping[str, float]) -> float:
+    return min(value for name, value in each.items() if name.startswith("ONNX"))
+
+
 def bare_sum(each: Mapping[str, float]) -> float:
     """Of the fastest model, the statement and the words."""
-    return min(value for name, value in each.items() if name.startswith("ONNX")) + each[VECTORS] + each[WORDS]
+    return fastest_model(each) + each[VECTORS] + each[WORDS]
 
 
 def measure(place: Sandbox, documents: int, rounds: int) -> None:
     queries = prepare.queries(place, documents)
-    with place.api() as address, tempfile.TemporaryDirectory() as folder:
+    with place.api() as address:
         with Client(address) as client:
             prepare.caught_up(client)
-        with closing(Rivals(place, address, Path(folder))) as rivals:
-            seconds, spent = rivals.wall(queries, rounds), rivals.processor(queries)
+        with rivals(place, address) as all_of_them:
+            seconds, processor = all_of_them.wall(queries, rounds), all_of_them.processor(queries)
     heading(f"{documents:,} chunks, {rounds * len(queries)} queries in turns, k {K}, one client: ms")
     p50 = {name: median(own) for name, own in seconds.items()}
-    processor = {name: 1e3 * own for name, own in spent.items()}
     rows = [[name, p50[name], percentile(seconds[name], 0.95), processor[name]] for name in sorted(p50)]
     table(["", "p50", "p95", "processor time"], [*rows, [BARE, bare_sum(p50), "", bare_sum(processor)]])
     ratio, in_work = (each[WHOLE] / bare_sum(each) for each in (p50, processor))

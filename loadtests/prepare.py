@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 import time
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,6 @@ def queries(place: Sandbox, documents: int) -> list[str]:
         kept.write_text(json.dumps(asyncio.run(_fill(place, documents))))
     asked: list[str] = json.loads(kept.read_text())
     return asked
-
-
-def reordered(query: str, number: int) -> str:
-    """The same words in another order for each number: as much work, and in no cache of queries yet."""
-    words = query.split()
-    random.Random(number).shuffle(words)
-    return " ".join(words)
 
 
 async def _fill(place: Sandbox, documents: int) -> list[str]:

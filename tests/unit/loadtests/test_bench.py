@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from loadtests import bench, floor, peers, prepare
+from loadtests import bench, floor, peers
 from service.evaluation.beir import judgments
 
 
 def test_reordered_queries_are_new_texts_of_the_same_words() -> None:
     query = "how to cancel a task after a timeout"
-    orders = {prepare.reordered(query, number) for number in range(20)}
+    orders = {bench.reordered(query, number) for number in range(20)}
     assert {tuple(sorted(one.split())) for one in orders} == {tuple(sorted(query.split()))}
     assert len(orders) > 15
-    assert prepare.reordered(query, 3) == prepare.reordered(query, 3)
+    assert bench.reordered(query, 3) == bench.reordered(query, 3)
 
 
 def test_the_page_of_figures_names_the_commit_to_compare_with() -> None:
