@@ -18,6 +18,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -99,8 +101,10 @@ def row(name: str, documents: int, answers: Mapping[str, Any], judged: BeirJudgm
     return [name, documents / answers["indexing"], p50, p95, quality, *cpu]
 
 
-def measure(data: Path, folder: Path, most: int, names: Sequence[str]) -> None:
+def measure(data: Path, folder: Path, most: int, asked: int, names: Sequence[str]) -> None:
     judged = judgments(data)
+    if asked:
+        judged = replace(judged, grades=dict(islice(judged.grades.items(), asked)))
     queries = [judged.queries[query] for query in judged.grades]
     documents = corpus(data, judged, most)
     python = installed(folder)
@@ -124,6 +128,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     arguments.add_argument("--data", type=Path, required=True, help="a folder in BEIR layout, such as SciFact's")
     arguments.add_argument("--documents", type=int, default=0, help="at most so many, judged ones first; 0: all")
+    arguments.add_argument("--queries", type=int, default=0, help="at most so many; 0: all")
     arguments.add_argument("--peers", nargs="+", choices=list(peer.PEERS), default=list(peer.PEERS))
     arguments.add_argument("--cores", type=int, nargs="+", help="bind everything to these; default: all")
     arguments.add_argument(
@@ -135,7 +140,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        measure(chosen.data, folder.resolve(), chosen.documents, chosen.peers)
+        measure(chosen.data, folder.resolve(), chosen.documents, chosen.queries, chosen.peers)
 
 
 if __name__ == "__main__":
