@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -92,9 +93,11 @@ class Neighbours:
     def __init__(self, url: str) -> None:
         self._connection = psycopg.connect(url, autocommit=True)
         register_vector(self._connection)
-        (self._table,) = self._one("SELECT relname FROM pg_class WHERE relkind = 'r' AND relname ~ '^vectors_[0-9]'")
+        searched = f"SELECT id, active_version FROM collections WHERE name = '{prepare.COLLECTION}'"
+        self.collection, version = self._one(searched)
+        self._table = f"vectors_{self.collection}_{version}"
 
-    def _one(self, statement: str) -> tuple[str, ...]:
+    def _one(self, statement: str) -> tuple[Any, ...]:
         row = self._connection.execute(statement.encode()).fetchone()
         assert row is not None
         return tuple(row)
@@ -114,10 +117,10 @@ class Neighbours:
 
 
 class Words:
-    """The searcher of the one lexical index in the folder."""
+    """The searcher of a collection's lexical index."""
 
-    def __init__(self, folder: Path) -> None:
-        (found,) = {file.parent for file in folder.glob("lexical/*/*/meta.json")}
+    def __init__(self, folder: Path, collection: int) -> None:
+        (found,) = {file.parent for file in folder.glob(f"lexical/*/{collection}-*/meta.json")}
         self._searcher = configure(tantivy.Index.open(str(found))).searcher()
         self._chain = analyzer_for("en").chain("en")
         self._schema = schema()
@@ -138,7 +141,8 @@ class Rivals:
     def __init__(self, place: Sandbox, address: str, folder: Path) -> None:
         """`folder`: for the exported models."""
         self._place, self._address = place, address
-        self._embeds, self._words, self._neighbours = models(folder), Words(place.folder), Neighbours(place.url)
+        self._embeds, self._neighbours = models(folder), Neighbours(place.url)
+        self._words = Words(place.folder, self._neighbours.collection)
 
     def wall(self, queries: Sequence[str], rounds: int) -> dict[str, list[float]]:
         """Seconds of each search by its name, in turns. A first round warms up and is not counted."""

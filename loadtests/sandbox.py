@@ -17,7 +17,8 @@ from service.client.http_client import Client
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.schema import migrations
 
-START_SECONDS = 180.0
+START_SECONDS = 600.0
+"""The first start with a model prepares it, which takes minutes on a busy machine."""
 
 
 @dataclass(frozen=True)
