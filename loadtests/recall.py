@@ -305,7 +305,7 @@ def main() -> None:
             asyncio.run(fill(place, stored))
             calibrate(place)
             filled.touch()
-        good = is_true(place, stored, asked, chosen.looks, chosen.filter_match, chosen.ef_settings)
+        good = is_true(place, stored, asked, chosen.looks, chosen.passing, chosen.efforts)
         print(f"{'within' if good else 'NOT within'} {TOLERANCE} of the truth")
         if chosen.pairs:
             added = costs(place, asked, chosen.clients, chosen.pairs, chosen.seconds)
