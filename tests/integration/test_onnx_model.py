@@ -119,6 +119,18 @@ def test_a_network_that_gives_other_vectors_is_not_used(
     assert backends() == {"query": TORCH, "passages": TORCH}
 
 
+@pytest.mark.parametrize("change", ["damage", "removal"])
+def test_a_network_that_is_lost_is_exported_anew(exports: Path, measured: Path, change: str) -> None:
+    choose(measured, "onnx_int8", "onnx_int8")
+    (file,) = exports.rglob("onnx_int8.*.onnx")
+    if change == "damage":
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        file.unlink()
+    assert isinstance(load(exports)._model, OnnxModel)  # type: ignore[attr-defined]
+    assert backends() == {"query": "onnx_int8", "passages": "onnx_int8"}
+
+
 @pytest.mark.parametrize("damage", ["folder", "process"])
 def test_what_cannot_be_prepared_runs_in_pytorch(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -21,10 +21,7 @@ FORMAT = 1
 
 
 class KeptFiles:
-    """The folder for one model and this version of ONNX Runtime. It may be deleted while no process uses it.
-
-    What is kept twice was made twice, so a damaged or missing file costs time alone.
-    """
+    """The folder for one model and this version of ONNX Runtime. It may be deleted while no process uses it."""
 
     def __init__(self, root: str | Path, digest: str) -> None:
         """`digest`: of everything that determines what the model computes, in characters of a file name."""
@@ -32,7 +29,7 @@ class KeptFiles:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """While this is open, other processes wait that want the same: they find what was made. OSError, as below."""
+        """While this is open, other processes wait that want the same: they find what was made."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -44,7 +43,8 @@ HANDICAPS = {"onnx_float32": 1.0, "onnx_int8": 1.1, TORCH: 1.2}
 QUERY_TOKENS = 128
 """Padded tokens up to which a pass counts as one of short queries: reading the weights takes much of its time."""
 PROOF_TEXTS = (*CANARY_TEXTS, " ".join(CANARY_TEXTS * 3))
-PREPARE_SECONDS = 300.0
+PREPARE_SECONDS = 180.0
+"""About ten on a machine with nothing else to do. What is ready when they end is there at the next start."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,12 +134,11 @@ def load(options: OnnxOptions, pytorch: Callable[[], "TransformerModel"]) -> Onn
     model = None
     backends: dict[Use, str] = {"query": TORCH, "passages": TORCH}
     try:
-        described, seconds = _prepared(options)
-        network = cache(lambda name: OnnxNetwork(options.kept.file(name, missing), options.threads))
+        described, seconds, networks = _prepared(options)
 
         def fastest(use: Use, names: Sequence[str]) -> str:
             ranked = sorted(names, key=lambda name: seconds[use][name] * HANDICAPS[name])
-            return next((name for name in ranked if name == TORCH or _proven(network(name), described, use)), TORCH)
+            return next((name for name in ranked if name == TORCH or _proven(networks[name], described, use)), TORCH)
 
         exported = NETWORKS if options.precision == "auto" else NETWORKS[:1]
         rivals = (*exported, TORCH) if options.backend == "auto" else exported
@@ -147,7 +146,7 @@ def load(options: OnnxOptions, pytorch: Callable[[], "TransformerModel"]) -> Onn
         reason = "it is faster, or nothing else gives the same vectors"
         if TORCH not in (query, long):
             backends = {"query": query, "passages": passages}
-            model = OnnxModel(described, network(query), network(long), pytorch if passages == TORCH else None)
+            model = OnnxModel(described, networks[query], networks[long], pytorch if passages == TORCH else None)
     except Exception as error:  # of exports, of files, of ONNX Runtime
         reason = str(error) or type(error).__name__
     for use, backend in backends.items():
@@ -160,12 +159,13 @@ def load(options: OnnxOptions, pytorch: Callable[[], "TransformerModel"]) -> Onn
     return model
 
 
-def _prepared(options: OnnxOptions) -> tuple[Description, Mapping[Use, Mapping[str, float]]]:
-    """The description and how long passes took here, from before or from a process that prepares them now."""
+def _prepared(options: OnnxOptions) -> tuple[Description, Mapping[Use, Mapping[str, float]], Mapping[str, OnnxNetwork]]:
+    """The description, how long passes took here, and the networks: from before, or made by another process now."""
 
-    def read() -> tuple[Description, Any]:
+    def read() -> tuple[Description, Any, Mapping[str, OnnxNetwork]]:
         described = DESCRIPTION.validate_python(options.kept.value("description", missing))
-        return described, options.kept.value(options.seconds, missing)
+        networks = {name: OnnxNetwork(options.kept.file(name, missing), options.threads) for name in NETWORKS}
+        return described, options.kept.value(options.seconds, missing), networks
 
     with options.kept.locked():
         with suppress(FileNotFoundError):

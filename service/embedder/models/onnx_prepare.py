@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from service.embedder.models import onnx_export, pretrained
+from service.core.errors import ModelUnavailable
+from service.embedder.models import fingerprint, onnx_export, pretrained
 from service.embedder.models.onnx_model import DESCRIPTION, NETWORKS, PROOF_TEXTS, TORCH, Description, OnnxOptions, Use
 from service.embedder.models.onnx_network import OnnxNetwork, seconds_of
 from service.embedder.models.text_tokenizer import Tokens
@@ -26,6 +27,8 @@ LONG_TEXTS = 4
 def prepare(options: OnnxOptions) -> None:
     """Make what is not there yet. Any error may be raised: not every model can be exported."""
     source = TransformerModel(Path(options.folder), device="cpu", precision="float32", threads=0, pack=False)
+    if fingerprint.content(Path(options.folder)).digest != options.digest:
+        raise ModelUnavailable(f"{options.folder} was changed")  # or its export would be kept as that of another model
     kept = options.kept
     kept.value("description", partial(_describe, source))
     networks = {
