@@ -24,7 +24,7 @@ from service.cli import demo_corpus, load_documents, shell
 from service.client.http_client import Client, ndjson
 from service.core.collections import FusionSettings
 from service.evaluation import beir, replay
-from service.evaluation.replay import RankedScore, RankingSettings, RecordedQuery
+from service.evaluation.replay import Place, RankingSettings, RecordedQuery
 
 AT_ONCE = 2
 _SENTENCE = re.compile(r"\s*(.+?[.!?])(?:\s+|$)(.*)", re.DOTALL)
@@ -37,8 +37,8 @@ def convex(alpha: float, *, certainty: bool = True, floor: float | None = 0.0, c
     """`floor`: what cosines are scaled from; None: the lowest candidate's."""
 
     def ranking(one: RecordedQuery) -> list[str]:
-        lowest = min((place.score for place in one.dense.values()), default=0.0) if floor is None else floor
-        dense = {document: RankedScore(place.score - lowest, place.rank) for document, place in one.dense.items()}
+        lowest = min((score for score, _ in one.dense.values()), default=0.0) if floor is None else floor
+        dense = {document: (score - lowest, rank) for document, (score, rank) in one.dense.items()}
         moved = replace(one, dense=dense, certainty=one.certainty if certainty else 1.0)
         return replay.ranking(moved, RankingSettings(fusion=FusionSettings(alpha=alpha), candidates=candidates))
 
@@ -51,10 +51,9 @@ def rrf(k: int) -> Setting:
 
 def one_leg(leg: str) -> Setting:
     def ranking(one: RecordedQuery) -> list[str]:
-        places: dict[str, RankedScore] = {
-            key: place for key, place in getattr(one, leg).items() if place.rank is not None
-        }
-        return sorted(places, key=lambda document: places[document].rank or 0)[: replay.K]
+        places: dict[str, Place] = getattr(one, leg)
+        ranks = {document: rank for document, (_, rank) in places.items() if rank is not None}
+        return sorted(ranks, key=ranks.__getitem__)[: replay.K]
 
     return ranking
 
@@ -115,9 +114,7 @@ def kept(path: Path | None, ask: Callable[[], list[RecordedQuery]]) -> list[Reco
     places = ("dense", "lexical")
     rows = json.loads(path.read_text())
     return [
-        RecordedQuery(
-            **{**row, **{leg: {key: RankedScore(**place) for key, place in row[leg].items()} for leg in places}}
-        )
+        RecordedQuery(**{**row, **{leg: {key: tuple(place) for key, place in row[leg].items()} for leg in places}})
         for row in rows
     ]
 

@@ -33,12 +33,8 @@ class RankingSettings:
     rerank: RerankSettings | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RankedScore:
-    """The score of a document in one leg and its rank from 1; `rank` is None where the score was only looked up."""
-
-    score: float
-    rank: int | None
+Place = tuple[float, int | None]
+"""The score of a document in one leg and its rank from 1; None where the score was only looked up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,8 +42,8 @@ class RecordedQuery:
     """The scores of one judged query. `grades`: document -> judgment. `relevance`: document -> the reranker's score."""
 
     grades: Mapping[str, int]
-    dense: Mapping[str, RankedScore]
-    lexical: Mapping[str, RankedScore]
+    dense: Mapping[str, Place]
+    lexical: Mapping[str, Place]
     certainty: float = 1.0
     relevance: Mapping[str, float] = field(default_factory=dict)
 
@@ -61,10 +57,10 @@ def leg_requests(text: str) -> tuple[dict[str, Any], ...]:
 def recorded_query(answers: Sequence[Mapping[str, Any]], grades: Mapping[str, int]) -> RecordedQuery:
     """From the answers to `leg_requests`."""
     hits = [hit for answer in answers for hit in answer["hits"]]
-    legs: dict[str, dict[str, RankedScore]] = {"dense": {}, "lexical": {}}
+    legs: dict[str, dict[str, Place]] = {"dense": {}, "lexical": {}}
     for hit, (leg, scores) in product(hits, legs.items()):
         if (explained := hit["explain"][leg]) is not None:
-            scores[hit["id"]] = RankedScore(explained["score"], explained["rank"])
+            scores[hit["id"]] = explained["score"], explained["rank"]
     certainty = hits[0]["explain"]["certainty"] if hits else 1.0
     return RecordedQuery(grades=grades, dense=legs["dense"], lexical=legs["lexical"], certainty=certainty)
 
@@ -85,15 +81,15 @@ def rerank_scores(answer: Mapping[str, Any]) -> dict[str, float]:
 def first_stage(query: RecordedQuery, settings: RankingSettings, width: int) -> Ranking[str]:
     """The fused ranking of what the legs return when each is asked for `width` candidates."""
 
-    def rank(place: RankedScore) -> int:
-        return place.rank if place.rank is not None and place.rank <= width else 0
+    def rank(place: Place) -> int:
+        return place[1] if place[1] is not None and place[1] <= width else 0
 
     found = {document for leg in (query.dense, query.lexical) for document, place in leg.items() if rank(place)}
 
-    def scores(leg: Mapping[str, RankedScore]) -> Leg[str]:
-        known = [document for document in leg if document in found]
-        ranks = np.array([rank(leg[document]) for document in known], np.int64)
-        return Leg(known, np.array([leg[document].score for document in known]), ranks)
+    def scores(leg: Mapping[str, Place]) -> Leg[str]:
+        known = {document: place for document, place in leg.items() if document in found}
+        ranks = np.array([rank(place) for place in known.values()], np.int64)
+        return Leg(list(known), np.array([score for score, _ in known.values()]), ranks)
 
     legs = LegScores(dense=scores(query.dense), lexical=scores(query.lexical), certainty=query.certainty)
     return fuse([legs], settings.fusion)

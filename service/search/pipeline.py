@@ -44,8 +44,8 @@ from service.spaces.resolver import Space, SpaceResolver
 
 log = logging.getLogger(__name__)
 
-FUSED_ON_LOOP = 500
-"""Candidates of a leg, times queries, up to which fusion runs on the event loop: some milliseconds."""
+FUSED_ON_LOOP = 2_000
+"""Candidates of a leg, times queries, up to which fusion runs on the event loop: about 3 ms."""
 OVERSAMPLING = 2
 """Candidates for each hit wanted: some documents may have changed since they were encoded."""
 MAX_LEXICAL_LAG_SECONDS = 30.0
