@@ -211,7 +211,7 @@ async def test_every_table_of_vectors_has_all_checks(pool: Pool) -> None:
         GROUP BY c.oid
         """
     )
-    assert len(tables) == len(await world.versions.of(world.collection.id)) + 2 == 8
+    assert len(tables) == len(await world.versions.of(world.collection.id)) + 2 == len(STORAGES) + 5
     for name, checks, nullable in tables:
         named = re.fullmatch(r"vectors_(\d+)_(\d+)", name)
         assert named, name

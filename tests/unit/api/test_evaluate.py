@@ -140,7 +140,14 @@ async def test_large_sets_are_sampled(api: Edge, monkeypatch: pytest.MonkeyPatch
 
 def _live_samples() -> dict[str, float]:
     """What is measured of searches. The work of the models is measured apart from who wanted it."""
-    apart = ("azimuth_embed", "azimuth_rerank_pass", "azimuth_reranked", "azimuth_http", "azimuth_admission")
+    apart = (
+        "azimuth_embed",
+        "azimuth_query_vectors",
+        "azimuth_rerank_pass",
+        "azimuth_reranked",
+        "azimuth_http",
+        "azimuth_admission",
+    )
     samples = [sample for family in REGISTRY.collect() for sample in family.samples]
     return {
         f"{one.name}{one.labels}": one.value

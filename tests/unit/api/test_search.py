@@ -38,7 +38,7 @@ async def test_an_answer_has_the_shape_of_the_contract(api: Edge) -> None:
         "underfilled": False,
         "reason": "no_index",
         "reranked": True,
-        "rerank": {"read": 3, "skipped": 0, "truncated": 0, "weight": 0.6},
+        "rerank": {"read": 3, "excerpts": 0, "skipped": 0, "truncated": 0, "weight": 0.6},
         "wishes": None,
     }
     assert answer["degraded"] == []
