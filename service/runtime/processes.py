@@ -30,10 +30,10 @@ from service.store.postgres.store import Store, open_store
 log = logging.getLogger(__name__)
 
 START_SECONDS = 300.0
-SWITCH_SECONDS = 0.0001
-"""How soon the event loop gets Python's interpreter lock back from the threads of models and of the lexical index. It
-gives it up at each read and write, as do the threads of a search: with 0.5 ms the p95 of searches beside large bodies
-was 0.11 s, with 0.1 ms 0.07 s, and with Python's own 5 ms a refusal took half a second in an overload."""
+SWITCH_SECONDS = 0.0005
+"""How soon the event loop gets Python's interpreter lock back from the threads of models and of the lexical index. With
+Python's own 5 ms a refusal took half a second in an overload; with 0.1 ms a tenth less of the capacity was left there,
+and searches beside large bodies, whose threads give way (`give_way`), were no quicker."""
 WORKER_NICE = 10
 """How much a worker yields where an API shares its cores: about a tenth of them while searches want all. While none
 does it has them whole, which fewer threads would not give it."""

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from pydantic import TypeAdapter
 
 from service.core import metrics
-from service.core.errors import ModelUnavailable
 from service.core.ids import Role
 from service.core.vector_math import unit_rows
 from service.embedder.models.kept_files import KeptFiles, machine, missing
@@ -125,8 +124,8 @@ class OnnxModel:
     def _load(self, pytorch: Callable[[], "TransformerModel"]) -> None:
         try:
             self._pytorch = pytorch()
-        except ModelUnavailable as error:
-            log.warning("long passes do not run in PyTorch", extra={"reason": error.detail})
+        except Exception as error:  # long passes go on as they are
+            log.warning("long passes do not run in PyTorch", extra={"reason": str(error)})
 
 
 def load(options: OnnxOptions, pytorch: Callable[[], "TransformerModel"]) -> OnnxModel | None:

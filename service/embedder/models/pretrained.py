@@ -1,5 +1,6 @@
 """Load and run chains of sentence-transformers modules: what serving and training have in common."""
 
+import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +18,10 @@ PROBE_TEXT = "The quick brown fox jumps over the lazy dog."
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names under which models keep the prompt of documents, in the order of `SentenceTransformer.encode_document`."""
 
+one_at_a_time = threading.Lock()
+"""Held while weights are loaded: meanwhile the default type of tensors, which is that of the whole process, is theirs,
+and what another thread loads would mix both."""
+
 Chain = TypeVar("Chain", SentenceTransformer, CrossEncoder)
 
 
@@ -24,7 +29,8 @@ def load_chain(kind: type[Chain], folder: Path, device: str, dtype: torch.dtype 
     """Load a checked folder (see `source`) into memory of its own. ModelUnavailable with the reason if that fails."""
     options: dict[str, Any] = {} if dtype is None else {"model_kwargs": {"dtype": dtype, "use_safetensors": True}}
     try:
-        chain = kind(str(folder), device=device, trust_remote_code=False, local_files_only=True, **options)
+        with one_at_a_time:
+            chain = kind(str(folder), device=device, trust_remote_code=False, local_files_only=True, **options)
     except Exception as error:  # a broken folder can make the library raise anything
         raise ModelUnavailable(f"{folder.name} cannot be loaded: {error}") from error
     own_weights(chain)

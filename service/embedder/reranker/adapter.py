@@ -169,9 +169,10 @@ def cross_encoder(backbone: Path) -> nn.Module:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would warn that the head is new, which is intended
     try:
-        model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
-            str(backbone), num_labels=1, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
+        with pretrained.one_at_a_time:
+            model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
+                str(backbone), num_labels=1, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
     except Exception as error:  # a broken folder can make the library raise anything
         raise ModelUnavailable(f"{backbone.name} cannot be loaded as a cross-encoder: {error}") from error
     finally:
