@@ -53,6 +53,18 @@ def give_way() -> None:
         _own_time.at_pause += computed
 
 
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Wait until the event is set, but no longer than this: whether it is.
+
+    Not by `asyncio.wait_for`, which up to Python 3.11 may lose a cancellation that meets the event.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
+
+
 async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
     """The results of both. The first failure cancels the other one and is raised."""
     try:

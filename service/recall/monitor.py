@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from service.core import metrics
+from service.core.concurrency import set_within
 from service.core.errors import AzimuthError, NotFound
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.lru import LruDict
@@ -131,9 +132,7 @@ class RecallMonitor:
             if rest is not None:
                 await asyncio.sleep(rest)
             else:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(IDLE_SECONDS):
-                        await self._arrived.wait()
+                await set_within(self._arrived, IDLE_SECONDS)
 
     async def probe_next(self) -> float | None:
         """Probe one search. The seconds to rest afterwards; None where there was nothing to probe."""

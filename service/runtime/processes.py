@@ -15,6 +15,7 @@ from pathlib import Path
 
 from service.client.http_client import Client
 from service.core import metrics
+from service.core.cores import usable_cores
 from service.core.errors import Misconfigured
 from service.core.periodic import in_background, repeat_every
 from service.runtime import supervisor
@@ -22,7 +23,6 @@ from service.runtime.garbage import PAUSE_SECONDS, GarbageCollection
 from service.runtime.http_server import allowed_hosts, first_free_port, require_usable, serve_http
 from service.runtime.settings import Settings
 from service.store import disk_space
-from service.store.embedded import memory_settings
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.schema import migrations
 from service.store.postgres.store import Store, open_store
@@ -118,7 +118,7 @@ async def up(
             port = first_free_port(settings.host, port + 1 if number or not settings.worker_port else port)
             own = {"AZIMUTH_WORKER_PORT": str(port)}
             if workers > 1 and not settings.threads:
-                own["AZIMUTH_THREADS"] = str(max(1, memory_settings.usable_cores() // workers))
+                own["AZIMUTH_THREADS"] = str(max(1, usable_cores() // workers))
             children.append(supervisor.ManagedProcess(f"worker {number}", ["worker"], environment | own))
         children[0].stop_seconds += settings.drain_seconds
         calling = None if on_started is None else asyncio.create_task(_call(on_started, stop))

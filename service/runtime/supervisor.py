@@ -11,10 +11,10 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from service.core.concurrency import set_within
 from service.core.errors import Misconfigured, Unavailable
 
 log = logging.getLogger(__name__)
@@ -106,8 +106,7 @@ async def run(children: list[ManagedProcess], database: Database | None, stop: a
                 await _restart_if_dead(database)
             for child in children:
                 await child.restart_if_dead()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), POLL_SECONDS)
+            await set_within(stop, POLL_SECONDS)
     finally:
         for child in reversed(children):
             await child.stop()

@@ -311,12 +311,14 @@ async def _run_searches(searches: Searches) -> dict[int, LegResult]:
 
 
 async def _fuse(context: SearchContext, candidates: CandidateSet, width: int) -> Ranking[Item]:
+    def ranking() -> Ranking[Item]:
+        return fusion.fuse(candidates.leg_scores(weights), settings)
+
     settings = context.request.fusion or context.space.collection.settings.fusion
     weights = [query.weight for query in context.request.effective_queries]
     with context.timings.stage("fuse"):
         on_loop = width * len(weights) <= FUSED_ON_LOOP
-        legs = candidates.leg_scores(weights) if on_loop else await off_loop(0, candidates.leg_scores, weights)
-        return fusion.fuse(legs, settings) if on_loop else await off_loop(0, fusion.fuse, legs, settings)
+        return ranking() if on_loop else await off_loop(0, ranking)
 
 
 def _hit(fused: FusedItem[Item], candidate: Candidate, passage: Passage) -> Hit:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from uuid import uuid4
 
+from service.core.cores import usable_cores
+
 log = logging.getLogger(__name__)
 
 FORMAT = 1
@@ -82,7 +84,7 @@ def machine(threads: int) -> str:
     """A short name for everything that decides which backend is faster here."""
     facts: Mapping[str, Any] = {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "threads": threads,
         "limits": {name: os.environ.get(name) for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")},
         "versions": {name: version(name) for name in ("torch", "onnxruntime")},

@@ -84,8 +84,8 @@ def embed(
 ) -> torch.Tensor:
     """Run tokens through a transformer and the modules after it: sentence vectors [n, dimensions], float32.
 
-    `autocast`: device type and precision of the
-    transformer, if its weights have another; the cheap modules after it compute in float32.
+    `autocast`: device type and precision of the transformer, if its weights have another; the cheap modules after it
+    compute in float32.
     """
     transformer, *rest = modules
     features: dict[str, Any] = {**inputs, "modality": "text"}

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from service.core import metrics
+from service.core.concurrency import set_within
 from service.core.errors import AzimuthError, ModelUnavailable, Unavailable
 from service.core.ids import CollectionId
 from service.core.periodic import utc_now
@@ -48,9 +49,7 @@ class FailurePolicy:
 
     async def sleep(self, seconds: float) -> None:
         """Sleep, but no longer than until the stop."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stop.wait()
+        await set_within(self._stop, seconds)
 
     async def retry_database(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call the database until it answers. Cancelled at the latest when the grace time is over."""

@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.core.cores import usable_cores
+
 MB = 2**20
 GB = 2**30
 
@@ -33,12 +35,6 @@ def this_machine(folder: Path) -> MachineResources:
     shared_memory = shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else memory
     disk = shutil.disk_usage(folder).total
     return MachineResources(memory=memory, cores=usable_cores(), shared_memory=shared_memory, disk=disk)
-
-
-def usable_cores() -> int:
-    """Those that this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def settings(machine: MachineResources) -> dict[str, str]:

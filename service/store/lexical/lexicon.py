@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ from uuid import UUID
 
 from service.core.change_feed import Position
 from service.core.collections import Collection
+from service.core.concurrency import set_within
 from service.core.documents import StoredDocument
 from service.core.errors import LexiconUnavailable, Misconfigured
 from service.core.ids import CollectionId, DocumentId
@@ -189,9 +189,7 @@ class TantivyLexicon:
 
     async def wait_for_wake(self, seconds: float) -> None:
         """Return at the next `wake`, or after so long."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
+        await set_within(self._wake, seconds)
         self._wake.clear()
 
     async def refresh(self, collection: Collection) -> None:

@@ -11,7 +11,6 @@ import pytest
 from service.runtime import processes, supervisor
 from service.runtime.settings import Settings
 from service.runtime.supervisor import ManagedProcess
-from service.store.embedded import memory_settings
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -67,6 +66,6 @@ async def test_several_workers_share_the_cores(
     monkeypatch.delenv("AZIMUTH_THREADS", raising=False)
     monkeypatch.setattr(processes, "_process", opened)
     monkeypatch.setattr(supervisor, "run", run)
-    monkeypatch.setattr(memory_settings, "usable_cores", lambda: 8)
+    monkeypatch.setattr(processes, "usable_cores", lambda: 8)
     await processes.up(Settings(port=20_000, threads=threads), workers=workers)
     assert [one.environment.get("AZIMUTH_THREADS") for one in started] == [None, *[expected] * workers]

@@ -23,6 +23,7 @@ from psycopg import AsyncConnection
 from psycopg.abc import PQGen
 from psycopg.rows import TupleRow
 
+from service.core.concurrency import set_within
 from service.core.errors import DatabaseUnavailable
 from service.core.periodic import repeat_every
 from service.store.postgres.connection import sql_files
@@ -115,9 +116,7 @@ class Heartbeat:
         """DatabaseUnavailable: at once while the server is silent, after a moment where it refuses connections, which
         it also does at the end of a restart."""
         if not self.available.is_set() and self._refused:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(2 * PAUSE_SECONDS):
-                    await self.available.wait()
+            await set_within(self.available, 2 * PAUSE_SECONDS)
         if not self.available.is_set():
             seconds = monotonic() - self._answered_at
             raise DatabaseUnavailable(f"The database has not answered for {seconds:.0f} seconds.")
