@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -172,22 +173,18 @@ async def test_on_a_full_disk_it_writes_nothing_and_answers_with_what_it_has(
 
 
 async def test_cancelled_while_it_closes_it_leaves_its_lock_to_the_next(root: Path, feed: FileFeed) -> None:
-    lexicon, stop = TantivyLexicon(root, INSTALLATION), asyncio.Event()
+    lexicon, stop, go_on = TantivyLexicon(root, INSTALLATION), asyncio.Event(), threading.Event()
     follower = Follower(lexicon, feed, feed)
-    task, closing = asyncio.create_task(follower.run(stop)), asyncio.Event()
-    await until(lambda: follower.leading)
-
-    async def close(_: object) -> None:
-        closing.set()
-        await asyncio.Event().wait()
-
-    follower._close_indexers = close  # type: ignore[method-assign, assignment]
+    task = asyncio.create_task(follower.run(stop))
+    await reached(lexicon, PAPERS, feed.write(("a", "heron")))  # its writer is open
+    follower._thread.submit(go_on.wait)
+    threading.Timer(0.2, go_on.set).start()
     stop.set()
-    await closing.wait()
+    await asyncio.sleep(0.05)
     task.cancel()
     await asyncio.wait([task])
     async with following(root, feed) as (lexicon, _):
-        await reached(lexicon, PAPERS, feed.write(("a", "heron")))
+        await reached(lexicon, PAPERS, feed.write(("b", "heron")))
 
 
 async def test_an_old_position_is_replayed_without_doubling(root: Path, feed: FileFeed) -> None:

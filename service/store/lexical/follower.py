@@ -119,13 +119,12 @@ class Follower:
                 await self._lexicon.wait_for_wake(await self._process_due())
         finally:
             waker.cancel()
-            try:
-                # What was not committed is dropped here and read again by the next leader.
-                await self._close_indexers(self._followed.values())
-            finally:  # cancelled meanwhile, too: a lock that is kept would keep others from writing for ever
-                self._thread.shutdown()
-                self._lock.release()
-                self.leading = False
+            # What was not committed is dropped here and read again by the next leader. Nothing is awaited: that could be
+            # cancelled, and whoever writes next would wait for the writers, or for the lock, for ever.
+            self._thread.submit(_discard, list(self._followed.values()))
+            self._thread.shutdown()
+            self._lock.release()
+            self.leading = False
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()
