@@ -119,8 +119,8 @@ class Follower:
                 await self._lexicon.wait_for_wake(await self._process_due())
         finally:
             waker.cancel()
-            # What was not committed is dropped here and read again by the next leader. Nothing is awaited: that could be
-            # cancelled, and whoever writes next would wait for the writers, or for the lock, for ever.
+            # What was not committed is dropped here and read again by the next leader. Nothing is awaited: that could
+            # be cancelled, and whoever writes next would wait for the writers, or for the lock, for ever.
             self._thread.submit(_discard, list(self._followed.values()))
             self._thread.shutdown()
             self._lock.release()
