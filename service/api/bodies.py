@@ -2,17 +2,18 @@
 
 import codecs
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service.api.content_coding import unpacked_body
 from service.api.large_json import WHOLE_BYTES, loads, loads_in_parts
-from service.core.concurrency import give_way, off_loop
+from service.core.concurrency import give_way, off_loop, release
 from service.core.errors import TooLarge
 
 T = TypeVar("T")
@@ -35,27 +36,47 @@ class JsonResponse(Response):
 
 
 async def large_answer(content: Any, headers: Mapping[str, str] | None = None) -> Response:
-    """An answer that may be large: written off the event loop, a few elements of its lists at once."""
-    return Response(await off_loop(0, _written, content), headers=headers, media_type=JSON)
+    """An answer that may be large: written off the event loop, a few elements of its lists at once, and sent so."""
+    return _ResponseInParts(await off_loop(0, lambda: list(_parts(content))), headers or {})
 
 
-def _written(value: Any) -> bytes:
+class _ResponseInParts(Response):
+    """The server copies what it is given to send, on the event loop: with 80 MB at once all others would wait."""
+
+    def __init__(self, parts: list[bytes], headers: Mapping[str, str]) -> None:
+        super().__init__(headers={**headers, "content-length": str(sum(map(len, parts)))}, media_type=JSON)
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for part in self._parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+
+def written(value: Any) -> bytes:
+    """As JSON, a few elements of its lists at once."""
+    return b"".join(_parts(value))
+
+
+def _parts(value: Any) -> Iterator[bytes]:
     if isinstance(value, dict):
-        return orjson.dumps({name: _in_pieces(one) for name, one in value.items()})
-    if not isinstance(value, list):
-        return orjson.dumps(value)
-    groups = (value[at : at + WRITTEN_AT_ONCE] for at in range(0, len(value), WRITTEN_AT_ONCE))
-    return b"[%b]" % b",".join(_written_group(group) for group in groups)
-
-
-def _written_group(elements: list[Any]) -> bytes:
-    give_way()
-    return orjson.dumps([_in_pieces(one) for one in elements])[1:-1]
-
-
-def _in_pieces(value: Any) -> Any:
-    """Lists within lists and objects are written on their own, so that what is left for one call is little."""
-    return orjson.Fragment(_written(value)) if isinstance(value, list) else value
+        for at, (name, one) in enumerate(value.items()):
+            yield b"%b%b:" % (b"," if at else b"{", orjson.dumps(name))
+            yield from _parts(one)
+        yield b"}" if value else b"{}"
+    elif isinstance(value, list):
+        for at in range(0, len(value), WRITTEN_AT_ONCE):
+            give_way()
+            # Lists within lists are written on their own, so that what is left for one call is little.
+            group = [
+                orjson.Fragment(written(one)) if isinstance(one, list) else one
+                for one in value[at : at + WRITTEN_AT_ONCE]
+            ]
+            yield (b"," if at else b"[") + orjson.dumps(group)[1:-1]
+        yield b"]" if value else b"[]"
+    else:
+        yield orjson.dumps(value)
 
 
 def parse_json(data: bytes) -> Any:
@@ -111,7 +132,12 @@ async def read_json(request: Request, max_bytes: int, convert: Callable[[Any], T
             content = parse_json(data) if data else None
         except ValueError as error:
             raise HTTPException(400, f"the body is not JSON: {error}") from error
-        return None if content is None else convert(content)
+        try:
+            return None if content is None else convert(content)
+        finally:
+            for value in content.values() if isinstance(content, dict) else ():
+                if isinstance(value, list):
+                    release(value)
 
     return read() if len(data) <= ON_LOOP_BYTES else await off_loop(len(data), read)
 

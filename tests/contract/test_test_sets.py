@@ -10,7 +10,7 @@ from tests.world import NOW, World, later
 
 JUDGMENTS = Judgments(
     queries={"q1": "does it “work”?", "q2": "ein anderer Text", "q3": ""},
-    grades={"q1": {"d1": 2, "d2": 0}, "q2": {"d1": 1}},
+    grades={"q1": {"d1": 2, "d2": 0}, "q2": {"d1": 1}, "q3": {"d3": 1}},
     uploaded_at=later(10),
 )
 ENTRY = AuditEntry(at=NOW, actor="somebody", action="judgments", details={"queries": 3})

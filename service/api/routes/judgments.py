@@ -25,7 +25,7 @@ from service.api.schemas.base import (
     in_groups,
 )
 from service.core.collections import Collection
-from service.core.concurrency import off_loop
+from service.core.concurrency import give_way, off_loop, release
 from service.core.errors import MAX_PLACES, FieldError, Invalid, NotFound
 from service.core.filters import And
 from service.core.ids import DocumentId
@@ -66,13 +66,14 @@ class JudgmentsBody(RequestBody):
     qrels: QrelsField
 
     def judgments(self, uploaded_at: datetime) -> Judgments:
-        """Without the queries for which nothing is relevant. Invalid where the rows do not fit together."""
+        """Without queries for which nothing is relevant; empties `qrels`. Invalid where the rows do not fit."""
         errors = list(self._errors())
         if errors:
             raise Invalid(f"{len(errors)} of the rows are invalid", errors[:MAX_PLACES], len(errors))
         grades: dict[str, dict[str, int]] = {}
         for row in self.qrels:
             grades.setdefault(row.query_id, {})[row.corpus_id] = row.score
+        release(self.qrels)
         judged = {query.id: query.text for query in self.queries if any(grades.get(query.id, {}).values())}
         if not judged:
             raise Invalid.at("qrels", "no query has a relevant document (a score above 0)")
@@ -171,9 +172,7 @@ def _audit_entry(at: datetime, actor: str, queries: int, judgments: int) -> Audi
 
 
 async def _answer(service: Service, collection: Collection, judgments: Judgments) -> JudgmentsAnswer:
-    judged = await off_loop(
-        0, lambda: sorted({DocumentId(one) for grades in judgments.grades.values() for one in grades})
-    )
+    judged = await off_loop(0, _judged_documents, judgments)
     unknown = len(judged)
     for at in range(0, len(judged), LOOKUP_BATCH):  # by a filter that all documents pass, which reads no texts
         unknown -= len(await service.documents.filter_ids(collection.id, judged[at : at + LOOKUP_BATCH], And(())))
@@ -183,6 +182,14 @@ async def _answer(service: Service, collection: Collection, judgments: Judgments
         "unknown_documents": unknown,
         "uploaded_at": judgments.uploaded_at,
     }
+
+
+def _judged_documents(judgments: Judgments) -> list[DocumentId]:
+    judged: dict[str, None] = {}
+    for grades in judgments.grades.values():
+        give_way()
+        judged |= dict.fromkeys(grades)
+    return [DocumentId(one) for one in judged]
 
 
 def _count(judgments: Judgments) -> int:

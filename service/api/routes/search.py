@@ -9,10 +9,11 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import Body
+from orjson import Fragment
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.bodies import JsonResponse, large_answer
+from service.api.bodies import JsonResponse, large_answer, written
 from service.api.dependencies import Service, ServiceDep
 from service.api.routing import QueryRoute, collection_router
 from service.api.schemas.base import CollectionPath, DocumentIdPath
@@ -21,6 +22,7 @@ from service.api.schemas.search_response import BatchAnswer, SearchAnswer, searc
 from service.core.concurrency import gather_limited, off_loop
 from service.core.errors import DocumentNotFound, FieldError, Invalid
 from service.core.search import SearchRequest, SearchResult
+from service.core.timings import Timings
 from service.search.encode_query import SharedQueryEncoding
 
 BATCH_CONCURRENCY = max(2, (os.cpu_count() or 1) // 4)
@@ -78,16 +80,16 @@ async def batch(service: ServiceDep, request: Request, collection: CollectionPat
     requests = await off_loop(0, lambda: [read(at, search) for at, search in enumerate(body.searches)])
     shared = SharedQueryEncoding(requests)
 
-    async def run(at: int, search_request: SearchRequest) -> SearchResult:
+    async def run(at: int, search_request: SearchRequest) -> tuple[Timings, Fragment]:
         with _errors_placed(at):
-            return await service.search.run(collection, search_request, shared)
+            result = await service.search.run(collection, search_request, shared)
+        return result.timings, await off_loop(0, lambda: Fragment(written(search_answer(result, search_request))))
 
     # Some at a time. The first that fails ends the others, and its error is raised.
     results = await gather_limited([partial(run, at, one) for at, one in enumerate(requests)], _concurrency(requests))
-    request.state.searches = tuple(result.timings for result in results)
-    answers = await off_loop(0, lambda: [search_answer(*both) for both in zip(results, requests, strict=True)])
+    request.state.searches = tuple(timings for timings, _ in results)
     took_ms = round((time.perf_counter() - started) * 1000, 3)
-    return await large_answer(BatchAnswer(results=answers, took_ms=took_ms))
+    return await large_answer({"results": [answer for _, answer in results], "took_ms": took_ms})
 
 
 def _concurrency(requests: Sequence[SearchRequest]) -> int:

@@ -28,8 +28,11 @@ class PostgresTestSets(Adapter):
             await audit.write(connection, collection_id, entry)
 
     async def get(self, collection_id: CollectionId) -> Judgments | None:
-        found = await self._pool.fetch_objects(Judgments, SQL.get, {"collection_id": collection_id})
-        return found[0] if found else None
+        rows = await self._pool.fetch_all(SQL.get, {"collection_id": collection_id})
+        if not rows:
+            return None
+        queries, grades = {row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows}
+        return Judgments(queries=queries, grades=grades, uploaded_at=rows[0][3])
 
     async def uploaded_at(self, collection_id: CollectionId) -> datetime | None:
         row = await self._pool.fetch_one(SQL.uploaded_at, {"collection_id": collection_id})

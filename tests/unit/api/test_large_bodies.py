@@ -4,6 +4,7 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 import pytest_asyncio
 
@@ -84,3 +85,24 @@ async def test_one_metadata_too_large_is_refused_before_it_is_walked_through(api
     body = {"documents": [{"id": "a", "text": "a", "metadata": {"$": [float(1)] * 40_000}}]}
     problem = await api.refused("/v1/collections/papers/documents", body, 422, "documents.0.metadata")
     assert problem["errors"][0]["message"] == "larger than 65536 bytes"
+
+
+async def test_a_large_answer_is_sent_in_parts_that_add_up() -> None:
+    content = {"hits": [{"text": "é" * 1_000}] * 100, "took_ms": 1.5}
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    answer = await bodies.large_answer(content, {"x-one": "1"})
+    await answer({"type": "http"}, receive, send)
+    head, *parts = sent
+    body = b"".join(part.get("body", b"") for part in parts)
+    assert body == orjson.dumps(content)
+    assert (b"content-length", str(len(body)).encode()) in head["headers"]
+    assert (b"x-one", b"1") in head["headers"]
+    assert max(len(part.get("body", b"")) for part in parts) < len(body) / 10
+    assert [part.get("more_body", False) for part in parts] == [True] * (len(parts) - 1) + [False]

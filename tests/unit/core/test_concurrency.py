@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from service.core.concurrency import give_way, off_loop
+from service.core.concurrency import give_way, off_loop, release
 
 
 def compute(seconds: float) -> float:
@@ -25,3 +25,11 @@ def test_nothing_else_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(time, "sleep", sleep)
     compute(0.005)
+
+
+def test_a_long_list_is_released_in_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    elements = list(range(1_700))
+    monkeypatch.setattr("service.core.concurrency.give_way", lambda: sizes.append(len(elements)))
+    release(elements)
+    assert sizes == [1_200, 700, 200, 0]

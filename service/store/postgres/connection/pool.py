@@ -61,6 +61,8 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_SECONDS = 3
 LOCK_TIMEOUT_SECONDS = 5
+ROWS_AT_ONCE = 100
+"""Rows that become Python objects between two turns of the event loop: each may have kilobytes of JSON."""
 IDLE_IN_TRANSACTION_SECONDS = 60
 _RECONNECT_SECONDS = 8.0
 """How long one attempt to replace a lost connection goes on; the next caller starts another. The pauses between tries
@@ -187,7 +189,12 @@ class Pool(AsyncConnectionPool[Connection]):
     ) -> list[TupleRow]:
         """`prepare=False`: the server plans the statement for these very values each time. `lookups`: of a filter."""
         async with self.filtering(lookups) as connection:
-            return await (await connection.execute(query, values, prepare=prepare)).fetchall()
+            cursor = await connection.execute(query, values, prepare=prepare)
+            rows = await cursor.fetchmany(ROWS_AT_ONCE)
+            while len(rows) < cursor.rowcount:
+                await asyncio.sleep(0)
+                rows += await cursor.fetchmany(ROWS_AT_ONCE)
+        return rows
 
     async def fetch_objects(self, kind: type[T], query: Query, values: Params | None = None) -> tuple[T, ...]:
         """Each row as a `kind`, whose fields are the names of the columns."""
