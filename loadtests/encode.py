@@ -37,6 +37,7 @@ from service.embedder.models.encoder import SentenceTransformerEncoder
 from service.embedder.models.kept_files import missing
 from service.embedder.models.onnx_model import DESCRIPTION, NETWORKS, OnnxModel, OnnxOptions
 from service.embedder.models.onnx_network import OnnxNetwork
+from service.embedder.models.text_tokenizer import TextTokenizer
 from service.embedder.models.transformer import TransformerModel
 from service.runtime.container import components
 from service.runtime.container.worker import run_worker
@@ -112,7 +113,8 @@ def load_exported(kept: str, threads: int) -> dict[str, SentenceTransformerEncod
         onnx_prepare.prepare(options)
     described = DESCRIPTION.validate_python(options.kept.value("description", missing))
     networks = {name: OnnxNetwork(options.kept.file(name, missing), threads) for name in NETWORKS}
-    models = {name: OnnxModel(described, network, network) for name, network in networks.items()}
+    tokenizer = TextTokenizer(described.tokenizer, described.max_tokens)
+    models = {name: OnnxModel(described, tokenizer, network, network) for name, network in networks.items()}
     spec = EmbedderSpec(model=source.BUNDLED)
     return {name: SentenceTransformerEncoder(model, folder, content, spec) for name, model in models.items()}
 

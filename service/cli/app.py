@@ -43,12 +43,17 @@ def up(
         bool, typer.Option("--demo", help="Also load the documentation of the Python standard library.")
     ] = False,
     workers: Annotated[int, typer.Option(min=0, max=64, help="Embedder processes.")] = 1,
+    embedder: Annotated[
+        str | None, typer.Option(help="Model of new collections that name none, such as `multilingual`.")
+    ] = None,
     supervised: Supervised = False,
 ) -> None:
     """Run everything until stopped: PostgreSQL (embedded unless AZIMUTH_DATABASE_URL is set), API and worker."""
     from service.runtime import processes
 
     settings = _settings(default_log_level="warning" if demo else None)
+    if embedder is not None:
+        settings = settings.model_copy(update={"embedder": embedder})
     address = settings.address()
 
     def show(stopped: Callable[[], bool]) -> None:

@@ -95,6 +95,7 @@ def embedder(
         device=settings.device,
         precision=settings.precision,
         command=shlex.join(["azimuth", *sys.argv[1:]]),
+        kept=settings.data_dir / "models",
         notify=lambda message: shell.print_err(message, "dim"),
     )
     _print_report(report, out, collection)

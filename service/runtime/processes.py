@@ -112,6 +112,7 @@ async def up(
         require_usable(settings, settings.worker_port, "AZIMUTH_WORKER_PORT")
     async with _process(settings, supervised=supervised, migrated=False) as (stop, url, embedded):
         environment = os.environ | {"AZIMUTH_DATABASE_URL": url, "AZIMUTH_LOG_LEVEL": settings.log_level}
+        environment["AZIMUTH_EMBEDDER"] = settings.embedder
         children = [supervisor.ManagedProcess("api", ["serve"], environment)]
         port = settings.worker_port or settings.port
         for number in range(workers):

@@ -27,7 +27,7 @@ class ModelLoader:
     def __init__(
         self, *, device: str, precision: str, threads: int, backend: str = "torch", exports: Path | None = None
     ) -> None:
-        """`backend`: see `OnnxOptions`. `exports`: where to keep what is made for ONNX Runtime; None: without it."""
+        """`backend`: see `OnnxOptions`. `exports`: where to keep what is made of models; None: without ONNX Runtime."""
         self._device, self._precision, self._threads = device, precision, threads
         self._backend, self._exports = backend, exports
         self._contents: dict[Path, fingerprint.Content] = {}
@@ -41,7 +41,7 @@ class ModelLoader:
             return hashing_encoder.HashingEncoder(spec)
         from service.embedder.models.encoder import SentenceTransformerEncoder
 
-        folder = source.folder(spec.model, spec.revision)
+        folder = source.folder(spec.model, spec.revision, self._exports)
         with self._lock:
             model = self._shared(spec.model, folder)
             content = self._contents[folder]

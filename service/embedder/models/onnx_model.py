@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -95,6 +96,7 @@ class OnnxModel:
     def __init__(
         self,
         described: Description,
+        tokenizer: TextTokenizer,
         short: OnnxNetwork,
         long: OnnxNetwork,
         pytorch: Callable[[], "TransformerModel"] | None = None,
@@ -102,7 +104,7 @@ class OnnxModel:
         """`short`, `long`: for passes of up to `QUERY_TOKENS`, and others. `pytorch`: loads what is faster there."""
         self.max_tokens, self.prompts = described.max_tokens, described.prompts
         self.dimensions = len(described.vectors[0])
-        self.tokenizer = TextTokenizer(described.tokenizer, self.max_tokens, direction=described.truncated_side)
+        self.tokenizer = tokenizer
         self._padding, self._short, self._long = described.padding, short, long
         self._load_pytorch, self._loading = pytorch, threading.Lock()
         self._pytorch: TransformerModel | None = None
@@ -134,18 +136,27 @@ def load(options: OnnxOptions, pytorch: Callable[[], "TransformerModel"]) -> Onn
     backends: dict[Use, str] = {"query": TORCH, "passages": TORCH}
     try:
         described, seconds, networks = _prepared(options)
+        tokenizer = TextTokenizer(described.tokenizer, described.max_tokens, direction=described.truncated_side)
+        proof = tokenizer.read(PROOF_TEXTS)
 
         def fastest(use: Use, names: Sequence[str]) -> str:
             ranked = sorted(names, key=lambda name: seconds[use][name] * HANDICAPS[name])
-            return next((name for name in ranked if name == TORCH or _proven(networks[name], described, use)), TORCH)
+            return next(
+                (name for name in ranked if name == TORCH or _proven(networks[name], described, proof, use)), TORCH
+            )
 
         exported = NETWORKS if options.precision == "auto" else NETWORKS[:1]
         rivals = (*exported, TORCH) if options.backend == "auto" else exported
-        query, passages, long = fastest("query", rivals), fastest("passages", rivals), fastest("passages", exported)
+        query, passages = fastest("query", rivals), fastest("passages", rivals)
+        # Until PyTorch is loaded, the network that is in memory for queries does.
+        choices = ((query,), exported) if passages == TORCH else ((passages,),)
+        long = next((one for one in map(partial(fastest, "passages"), choices) if one != TORCH), TORCH)
         reason = "it is faster, or nothing else gives the same vectors"
         if TORCH not in (query, long):
             backends = {"query": query, "passages": passages}
-            model = OnnxModel(described, networks[query], networks[long], pytorch if passages == TORCH else None)
+            model = OnnxModel(
+                described, tokenizer, networks[query], networks[long], pytorch if passages == TORCH else None
+            )
     except Exception as error:  # of exports, of files, of ONNX Runtime
         reason = str(error) or type(error).__name__
     for use, backend in backends.items():
@@ -179,10 +190,8 @@ def _prepared(options: OnnxOptions) -> tuple[Description, Mapping[Use, Mapping[s
         return read()
 
 
-def _proven(network: OnnxNetwork, described: Description, use: Use) -> bool:
+def _proven(network: OnnxNetwork, described: Description, texts: Sequence[Tokens], use: Use) -> bool:
     """Does it give the vectors of PyTorch: short texts each alone for queries, else all texts in one padded pass?"""
-    tokenizer = TextTokenizer(described.tokenizer, described.max_tokens, direction=described.truncated_side)
-    texts = tokenizer.read(PROOF_TEXTS)
     passes = [texts] if use == "passages" else [[text] for text in texts[: len(CANARY_TEXTS)]]
     # In one thread: threads do not change what is computed, and another session would take memory.
     rows = np.concatenate([network(described.padding.arrays(batch), threads=1) for batch in passes])

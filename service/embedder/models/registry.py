@@ -13,12 +13,12 @@ import numpy as np
 
 from service.core import metrics
 from service.core.collections import EXTERNAL, EmbedderSpec
-from service.core.errors import Invalid, ModelUnavailable
+from service.core.errors import Invalid, Misconfigured, ModelUnavailable
 from service.core.ids import Role, Vector, Vectors
 from service.core.lru import LruDict
 from service.core.portions import portions
 from service.core.ports.embedder import Encoder, ModelInput
-from service.embedder.models import external_encoder, hashing_encoder, source
+from service.embedder.models import external_encoder, hashing_encoder, multilingual, source
 from service.embedder.models.loader import ModelLoader
 from service.embedder.models.loading import SharedLoads
 from service.embedder.models.pass_budget import PassBudget
@@ -69,9 +69,15 @@ class ModelRegistry:
     ) -> None:
         """`batch_tokens`: of one online pass. `load` replaces loading from files. Others: see `ModelLoader`.
 
-        `encoder_url`: another Azimuth that encodes instead of models here. Misconfigured if it is no valid address.
+        `encoder_url`: another Azimuth that encodes instead of models here. Misconfigured if it is no valid address, or
+        a model is named that would have to be installed.
         """
         names = [source.split(name) for name in (default, source.BUNDLED, *allowed)]
+        if load is None:
+            if encoder_url or multilingual.source() is not None:
+                names.append((multilingual.NAME, None))
+            elif multilingual.NAME in dict(names):
+                raise Misconfigured(multilingual.NOT_INSTALLED)
         self._default = names[0][0]
         self._revisions: dict[str, str | None] = {}
         for name, revision in names:
@@ -104,6 +110,8 @@ class ModelRegistry:
                 raise Invalid.at("embedder.revision", f"{model} has no revisions")
             return replace(spec, model=model)
         if model not in self._revisions:
+            if model == multilingual.NAME:
+                raise Invalid.at("embedder.model", multilingual.NOT_INSTALLED)
             known = ", ".join(["default", *self._revisions, "hashing", EXTERNAL])
             raise Invalid.at("embedder.model", f"{spec.model!r} is not one of the models allowed here: {known}")
         pinned = self._revisions[model]

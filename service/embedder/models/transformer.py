@@ -51,7 +51,7 @@ class TransformerModel:
         self.padding = Padding.of(tokenizer)
         self._special = frozenset(tokenizer.all_special_ids)
         self.serialized_tokenizer, self.truncated_side = tokenizer.backend_tokenizer.to_str(), tokenizer.truncation_side
-        self.tokenizer = TextTokenizer(self.serialized_tokenizer, self.max_tokens, direction=self.truncated_side)
+        self.tokenizer = TextTokenizer(tokenizer.backend_tokenizer, self.max_tokens, direction=self.truncated_side)
         self.packed = (
             pack
             and self.device.type == "cpu"

@@ -58,13 +58,14 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     command: str = "",
+    kept: Path | None = None,
     notify: Callable[[str], None] = lambda message: None,
 ) -> BiEncoderReport:
     """Adapt `model` to the subject and write it to the new folder `out` if it is better: see `BiEncoderReport.better`.
 
     `parts`: what to learn from; empty for the best available part. `teacher`: a reranker; empty for the bundled one if
-    it can be loaded, None for no teacher. Misconfigured with the reason if nothing can be learned; ModelUnavailable if
-    a model cannot be loaded.
+    it can be loaded, None for no teacher. `kept`: see `source.folder`. Misconfigured with the reason if nothing can be
+    learned; ModelUnavailable if a model cannot be loaded.
     """
     if out.exists():
         raise Misconfigured(f"{out} is there already: name a new folder")
@@ -73,7 +74,7 @@ def train(
     chosen = parts or (default_part(subject),)
     judged = {name: _judgments(subject, name) for name in chosen if name not in (TITLES, CROPS)}
     logging.disable_progress_bar()  # a bar for each file is noise
-    base = source.folder(*source.split(model))
+    base = source.folder(*source.split(model), kept)
     chain = TrainableModel(base, prompts=subject.prompts, device=device, precision=precision, longest=longest)
     passages, queries = embedder_data.gather(
         subject.documents, judged, chosen, chain, most=most_pairs, seed=recipe.seed
