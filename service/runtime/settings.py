@@ -67,7 +67,10 @@ class Settings(BaseSettings):
     expose_docs: bool = Field(True, description="Whether there are /docs and /openapi.json.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
 
-    embedder: str = Field("all-MiniLM-L6-v2", description="Model of new collections that name none.")
+    embedder: str = Field(
+        "all-MiniLM-L6-v2",
+        description="Model of new collections that name none; `multilingual`: from the extra of that name.",
+    )
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Comma-separated models (hub ids or folders) that collections may name besides the default."
     )
