@@ -121,7 +121,12 @@ def test_texts_are_read_as_sentencepiece_reads_them(file: Path, tmp_path: Path, 
 def test_it_is_made_once_for_all_who_want_it(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
     convert = multilingual.convert
-    monkeypatch.setattr(multilingual, "convert", lambda *args: (made.append(args[1]), convert(*args)))
+
+    def counted(file: Path, folder: Path) -> None:
+        made.append(folder)
+        convert(file, folder)
+
+    monkeypatch.setattr(multilingual, "convert", counted)
     with ThreadPoolExecutor(4) as threads:
         folders = set(threads.map(multilingual.folder, [kept] * 4))
     assert len(folders) == len(made) == 1
@@ -132,7 +137,7 @@ def test_what_is_not_whole_is_made_anew(kept: Path, damage: str, monkeypatch: py
     if damage == "killed":
         child = os.fork()
         if not child:
-            multilingual.save_file = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            monkeypatch.setattr(multilingual, "save_file", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
             multilingual.folder(kept)
             os._exit(0)
         assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
