@@ -3,6 +3,7 @@
 import codecs
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -15,12 +16,14 @@ from service.api.content_coding import unpacked_body
 from service.api.large_json import WHOLE_BYTES, loads, loads_in_parts
 from service.core.concurrency import give_way, off_loop, release
 from service.core.errors import TooLarge
+from service.core.portions import portions
 
 T = TypeVar("T")
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 WRITTEN_AT_ONCE: Final = 8
+SENT_AT_ONCE: Final = 2**20
 ON_LOOP_BYTES: Final = 8_192
 """What is not larger is done on the event loop: a change of threads costs more than the few milliseconds at most."""
 _NO_NUMBERS = re.compile(rb"[:,\[]\s*[+-]?(NaN|Infinity|inf)\b", re.IGNORECASE)
@@ -37,7 +40,11 @@ class JsonResponse(Response):
 
 async def large_answer(content: Any, headers: Mapping[str, str] | None = None) -> Response:
     """An answer that may be large: written off the event loop, a few elements of its lists at once, and sent so."""
-    return _ResponseInParts(await off_loop(0, lambda: list(_parts(content))), headers or {})
+
+    def parts() -> list[bytes]:
+        return [b"".join(some) for some in portions(list(_parts(content)), len, SENT_AT_ONCE)]
+
+    return _ResponseInParts(await off_loop(0, parts), headers or {})
 
 
 class _ResponseInParts(Response):
@@ -60,21 +67,21 @@ def written(value: Any) -> bytes:
 
 
 def _parts(value: Any) -> Iterator[bytes]:
+    """An iterator is written as a list."""
     if isinstance(value, dict):
         for at, (name, one) in enumerate(value.items()):
             yield b"%b%b:" % (b"," if at else b"{", orjson.dumps(name))
             yield from _parts(one)
         yield b"}" if value else b"{}"
-    elif isinstance(value, list):
-        for at in range(0, len(value), WRITTEN_AT_ONCE):
+    elif isinstance(value, list | Iterator):
+        elements, between = iter(value), b"["
+        while group := list(islice(elements, WRITTEN_AT_ONCE)):
             give_way()
             # Lists within lists are written on their own, so that what is left for one call is little.
-            group = [
-                orjson.Fragment(written(one)) if isinstance(one, list) else one
-                for one in value[at : at + WRITTEN_AT_ONCE]
-            ]
-            yield (b"," if at else b"[") + orjson.dumps(group)[1:-1]
-        yield b"]" if value else b"[]"
+            nested = [orjson.Fragment(written(one)) if isinstance(one, list) else one for one in group]
+            yield between + orjson.dumps(nested)[1:-1]
+            between = b","
+        yield b"]" if between == b"," else b"[]"
     else:
         yield orjson.dumps(value)
 

@@ -219,6 +219,14 @@ class Judgments:
     grades: Mapping[str, Mapping[str, int]]
     uploaded_at: datetime
 
+    def relevant(self) -> Mapping[str, frozenset[DocumentId]]:
+        """By query. A query without relevant documents is left out: no ranking of it is better than another."""
+        return {
+            query: ids
+            for query, grades in self.grades.items()
+            if query in self.queries and (ids := frozenset(DocumentId(id_) for id_ in grades if grades[id_] > 0))
+        }
+
 
 Action = Literal[
     "created",

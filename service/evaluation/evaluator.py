@@ -9,10 +9,10 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Literal
 
 from service.core.collections import Collection
+from service.core.concurrency import off_loop
 from service.core.errors import Conflict, Invalid, Overloaded
 from service.core.ids import CollectionName, DocumentId, VersionNumber
 from service.core.ports.versions import Versions
@@ -86,8 +86,7 @@ class Evaluator:
         version = await self.versions.get(collection.id, collection.active_version)
         if version.spec.external and any(mode != "lexical" for mode in modes):
             raise Conflict("the client makes the vectors of queries too: with texts only the mode lexical can be asked")
-        graded = chain.from_iterable(grades.items() for grades in judgments.grades.values())
-        relevant = frozenset(DocumentId(document) for document, grade in graded if grade > 0)
+        relevant = frozenset[DocumentId]().union(*(await off_loop(0, judgments.relevant)).values())
         existing = await self.sampling.existing_ids(collection, relevant)
         if not existing:
             raise Conflict("no document that was judged relevant is in the collection")

@@ -64,9 +64,9 @@ class CollectionSampler:
             if (parts := meaningful_sentences(document.text[:SAMPLED_CHARACTERS] or document.title))
         ]
 
-    async def existing_ids(self, collection: Collection, ids: Iterable[DocumentId]) -> frozenset[DocumentId]:
+    async def existing_ids(self, collection: Collection, ids: frozenset[DocumentId]) -> frozenset[DocumentId]:
         """Those of the ids whose documents exist. A filter that all documents pass finds them without reading texts."""
-        distinct, found = sorted(set(ids)), set[DocumentId]()
+        distinct, found = list(ids), set[DocumentId]()
         for at in range(0, len(distinct), _IDS_AT_ONCE):
             found |= await self._documents.filter_ids(collection.id, distinct[at : at + _IDS_AT_ONCE], And(()))
         return frozenset(found)

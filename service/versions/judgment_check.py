@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any, Final
 
 from service.core.collections import Collection
+from service.core.concurrency import off_loop
 from service.core.errors import Invalid, ModelUnavailable, SpaceRefused, Unavailable
 from service.core.ids import DocumentId
 from service.core.search import Mode, SearchRequest
@@ -61,7 +62,7 @@ class JudgmentCheck:
             await self.verifier.ensure(active)
         except (SpaceRefused, ModelUnavailable) as error:
             return _undecided(f"the active version cannot be searched: {error.detail}")
-        relevant = _relevant_documents(judgments)
+        relevant = await off_loop(0, judgments.relevant)
         relevant_ids = frozenset[DocumentId]().union(*relevant.values())
         existing = await self.sampling.existing_ids(collection, relevant_ids)
         # A query that neither version can answer would count as agreement.
@@ -140,15 +141,6 @@ class MetricDifference:
         values = {"old": self.old, "new": self.new, "difference": self.interval.mean}
         bounds = {"low": self.interval.low, "high": self.interval.high}
         return {name: round(value, 4) for name, value in {**values, **bounds}.items()}
-
-
-def _relevant_documents(judgments: Judgments) -> Mapping[str, frozenset[DocumentId]]:
-    """By query. A query without relevant documents is left out: no ranking of it is better than another."""
-    return {
-        query: ids
-        for query, grades in judgments.grades.items()
-        if query in judgments.queries and (ids := frozenset(DocumentId(id_) for id_ in grades if grades[id_] > 0))
-    }
 
 
 def _verdict(

@@ -7,13 +7,12 @@ from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
 from service.api.dependencies import ServiceDep
-from service.api.routes.judgments import JudgedQueryBody, JudgmentsBody, QrelsField
+from service.api.routes.judgments import JudgedQueryBody, QrelsField, to_judgments
 from service.api.routing import QueryRoute, collection_router
 from service.api.schemas.base import CollectionPath, RequestBody, in_groups
 from service.core.collections import Collection
 from service.core.concurrency import off_loop
 from service.core.errors import Conflict, Invalid
-from service.core.periodic import utc_now
 from service.core.versions import Judgments
 from service.evaluation.evaluator import MAX_QUERIES, MODE_REQUESTS, EvaluationMode, EvaluationResult, ModeEvaluation
 
@@ -41,12 +40,6 @@ class EvaluationBody(RequestBody):
         if (self.queries is None) != (self.qrels is None):
             raise ValueError("give both queries and qrels, or neither")
         return self
-
-    def judgments(self) -> Judgments | None:
-        """None where they are left out. Invalid where the rows do not fit together."""
-        if self.queries is None or self.qrels is None:
-            return None
-        return JudgmentsBody(queries=self.queries, qrels=self.qrels).judgments(utc_now())
 
 
 class IntervalAnswer(TypedDict):
@@ -90,11 +83,17 @@ async def evaluate(
     if "rerank" in body.modes and service.reranker is None:
         raise Invalid.at(f"modes.{body.modes.index('rerank')}", "no reranker is configured: AZIMUTH_RERANKER")
     found = await service.collections.by_name(collection)
-    judgments = await off_loop(len(body.qrels or ()), body.judgments) or await service.test_sets.get(found.id)
+    judgments = await _sent_judgments(body) or await service.test_sets.get(found.id)
     if judgments is None:
         raise Conflict(f"collection {found.name} has no judgments: upload them, or send queries and qrels")
     modes = list(dict.fromkeys(body.modes))
     return _answer(found, await service.evaluator.evaluate(found, judgments, modes, body.budget_seconds))
+
+
+async def _sent_judgments(body: EvaluationBody) -> Judgments | None:
+    if body.queries is None or body.qrels is None:
+        return None
+    return await off_loop(len(body.qrels), to_judgments, body.queries, body.qrels)
 
 
 def _answer(collection: Collection, result: EvaluationResult) -> EvaluationAnswer:

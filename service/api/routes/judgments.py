@@ -1,6 +1,6 @@
 """A collection's own test set, in the format of BEIR: every new version is evaluated on it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Annotated, NotRequired
 
@@ -65,33 +65,34 @@ class JudgmentsBody(RequestBody):
     queries: Annotated[list[JudgedQueryBody], Field(min_length=1, max_length=MAX_QUERIES), in_groups(MAX_QUERIES)]
     qrels: QrelsField
 
-    def judgments(self, uploaded_at: datetime) -> Judgments:
-        """Without queries for which nothing is relevant; empties `qrels`. Invalid where the rows do not fit."""
-        errors = list(self._errors())
-        if errors:
-            raise Invalid(f"{len(errors)} of the rows are invalid", errors[:MAX_PLACES], len(errors))
-        grades: dict[str, dict[str, int]] = {}
-        for row in self.qrels:
-            grades.setdefault(row.query_id, {})[row.corpus_id] = row.score
-        release(self.qrels)
-        judged = {query.id: query.text for query in self.queries if any(grades.get(query.id, {}).values())}
-        if not judged:
-            raise Invalid.at("qrels", "no query has a relevant document (a score above 0)")
-        return Judgments(queries=judged, grades={query: grades[query] for query in judged}, uploaded_at=uploaded_at)
 
-    def _errors(self) -> Iterator[FieldError]:
-        queries: set[str] = set()
-        for at, query in enumerate(self.queries):
-            if query.id in queries:
-                yield FieldError(f"queries.{at}._id", "the same query appears twice")
-            queries.add(query.id)
-        pairs: set[tuple[str, str]] = set()
-        for at, row in enumerate(self.qrels):
-            if row.query_id not in queries:
-                yield FieldError(f"qrels.{at}.query-id", "there is no such query")
-            if (row.query_id, row.corpus_id) in pairs:
-                yield FieldError(f"qrels.{at}", "the same query and document appear twice")
-            pairs.add((row.query_id, row.corpus_id))
+def to_judgments(queries: list[JudgedQueryBody], qrels: list[JudgmentBody]) -> Judgments:
+    """Without queries for which nothing is relevant; empties `qrels`. Invalid where the rows do not fit together."""
+    if errors := list(_row_errors(queries, qrels)):
+        raise Invalid(f"{len(errors)} of the rows are invalid", errors[:MAX_PLACES], len(errors))
+    grades: dict[str, dict[str, int]] = {}
+    for row in qrels:
+        grades.setdefault(row.query_id, {})[row.corpus_id] = row.score
+    release(qrels)
+    judged = {query.id: query.text for query in queries if any(grades.get(query.id, {}).values())}
+    if not judged:
+        raise Invalid.at("qrels", "no query has a relevant document (a score above 0)")
+    return Judgments(queries=judged, grades={query: grades[query] for query in judged}, uploaded_at=utc_now())
+
+
+def _row_errors(queries: list[JudgedQueryBody], qrels: list[JudgmentBody]) -> Iterator[FieldError]:
+    known: set[str] = set()
+    for at, query in enumerate(queries):
+        if query.id in known:
+            yield FieldError(f"queries.{at}._id", "the same query appears twice")
+        known.add(query.id)
+    pairs: set[tuple[str, str]] = set()
+    for at, row in enumerate(qrels):
+        if row.query_id not in known:
+            yield FieldError(f"qrels.{at}.query-id", "there is no such query")
+        if (row.query_id, row.corpus_id) in pairs:
+            yield FieldError(f"qrels.{at}", "the same query and document appear twice")
+        pairs.add((row.query_id, row.corpus_id))
 
 
 class JudgmentsQuery(QueryParameters):
@@ -127,7 +128,7 @@ class JudgmentsAnswer(TypedDict):
 async def put(service: ServiceDep, actor: ActorDep, collection: CollectionPath, body: JudgmentsBody) -> JudgmentsAnswer:
     """Replaces the whole set. Versions that wait for their promotion are evaluated again."""
     found = await service.collections.by_name(collection)
-    judgments = await off_loop(len(body.qrels), body.judgments, utc_now())
+    judgments = await off_loop(len(body.qrels), to_judgments, body.queries, body.qrels)
     entry = _audit_entry(judgments.uploaded_at, actor, len(judgments.queries), _count(judgments))
     await service.test_sets.put(found.id, judgments, entry)
     return await _answer(service, found, judgments)
@@ -140,16 +141,15 @@ async def get(service: ServiceDep, collection: CollectionPath, query: Annotated[
     if judgments is None:
         return JsonResponse(JudgmentsAnswer(queries=0, judgments=0, unknown_documents=0, uploaded_at=None))
     answer = await _answer(service, found, judgments)
-    if query.full:
-        answer["set"] = await off_loop(0, _set, judgments)
-    return await large_answer(answer)
+    return await large_answer({**answer, "set": _set(judgments)} if query.full else answer)
 
 
-def _set(judgments: Judgments) -> JudgmentSet:
+def _set(judgments: Judgments) -> dict[str, Iterator[Mapping[str, str | int]]]:
+    """A `JudgmentSet` whose rows are made when they are written."""
     rows = ((query, *row) for query, grades in judgments.grades.items() for row in grades.items())
     return {
-        "queries": [{"_id": query, "text": text} for query, text in judgments.queries.items()],
-        "qrels": [{"query-id": query, "corpus-id": document, "score": score} for query, document, score in rows],
+        "queries": ({"_id": query, "text": text} for query, text in judgments.queries.items()),
+        "qrels": ({"query-id": query, "corpus-id": document, "score": score} for query, document, score in rows),
     }
 
 
