@@ -43,8 +43,9 @@ class Machine:
         self.port = unused_port()
         own = {"EMBEDDER": MODEL, "RERANKER": "none", "LOG_LEVEL": "warning", "LEASE_SECONDS": "2", "CLAIM": "40"}
         own |= {"DATA_DIR": str(folder), "PORT": str(self.port), **settings}
-        self.environment = os.environ | {f"AZIMUTH_{name}": value for name, value in own.items()}
-        self.environment.pop("AZIMUTH_DATABASE_URL", None)
+        others = {name: value for name, value in os.environ.items() if name != "AZIMUTH_DATABASE_URL"}
+        self.environment = others | {f"AZIMUTH_{name}": value for name, value in own.items()}
+        self.database_url = settings.get("DATABASE_URL", EmbeddedServer(folder / "postgres").url)
         self.http = self.client()
         self.process: subprocess.Popen[bytes] | None = None
         self._log = folder.with_suffix(".log")
@@ -113,7 +114,7 @@ class Machine:
 
         def connected() -> "psycopg.Connection[Any] | None":
             with suppress(psycopg.OperationalError):
-                return psycopg.connect(EmbeddedServer(self.folder / "postgres").url)
+                return psycopg.connect(self.database_url)
             return None
 
         connection = self.until(connected, "back: the database")

@@ -1,13 +1,17 @@
-"""Another state of the database comes back while the service runs: an older dump, an older folder.
+"""Another state of the database comes back while the service runs: an older dump, an older folder, a replica.
 
 Afterwards searches show what the database holds: nothing that came later, and all that was there.
 """
 
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, quote, urlsplit
 
 import psycopg
 import pytest
@@ -103,6 +107,50 @@ def test_an_older_folder_of_the_database_comes_back(machine: Machine) -> None:
         subprocess.run(["cp", "--archive", copy, folder], check=True)
     assert_shows(machine, *before)
     assert 'azimuth_lexical_rebuilds_total{reason="restored"} 1.0' in machine.http.get("/metrics").text
+
+
+def test_a_replica_takes_over(scratch: Path) -> None:
+    with EmbeddedServer(scratch / "first") as first, replica_of(first, scratch / "second") as second:
+        sockets = ",".join(quote(parse_qs(urlsplit(url).query)["host"][0], safe="") for url in (first.url, second))
+        url = f"postgresql://postgres@/postgres?host={sockets}&target_session_attrs=read-write"
+        with running(scratch / "data", {}, DATABASE_URL=url) as machine:
+            write(machine, "a", "b")
+            asking = Asking(machine)
+            asking.start()
+            machine.until(lambda: replicated(first), "replicated")
+            os.kill(int((first.folder / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+            time.sleep(3)  # until calls fail at once
+            with psycopg.connect(second, autocommit=True) as connection:
+                connection.execute("SELECT pg_promote()")
+            assert_shows(machine, "a", "b")
+            asking.finish()
+            assert "azimuth_database_restored_total 0.0" not in machine.http.get("/metrics").text
+
+
+def replicated(server: EmbeddedServer) -> bool:
+    with psycopg.connect(server.url) as connection:
+        rows = connection.execute("SELECT replay_lsn = pg_current_wal_lsn() FROM pg_stat_replication").fetchall()
+    return rows == [(True,)]
+
+
+@contextmanager
+def replica_of(server: EmbeddedServer, folder: Path) -> Iterator[str]:
+    """The URL of a server that follows another one, and that is run by the same account."""
+    owner = server.folder.stat()
+    folder.mkdir(mode=0o700)
+    os.chown(folder, owner.st_uid, owner.st_gid)
+
+    def run(program: str, *arguments: str) -> None:
+        command = [str(programs() / program), f"--pgdata={folder}", *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=owner.st_uid, group=owner.st_gid)
+
+    run("pg_basebackup", f"--dbname={server.url}", "--write-recovery-conf", "--checkpoint=fast")
+    (folder / ".s.PGSQL.5432.lock").unlink(missing_ok=True)  # of the first one, whose socket lies in its folder
+    run("pg_ctl", "start", "--wait", f"--log={folder}/server.log", f"--options=-k {folder}")
+    try:
+        yield f"postgresql://postgres@/postgres?host={quote(str(folder), safe='')}"
+    finally:
+        run("pg_ctl", "stop", "--wait", "--mode=immediate")
 
 
 @contextmanager
