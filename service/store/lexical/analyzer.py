@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import astuple, replace
 from functools import lru_cache
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, compress
 from typing import NamedTuple
 
 import regex
@@ -133,7 +133,7 @@ class LanguageAnalyzer:
     def _terms_of(self, text: str, words: list[str] | None) -> list[str]:
         """`words`: all that the text is made of, where it has no runs of scripts that are written without spaces."""
         if words is not None:
-            return [term for word in words for term in self.terms_of_word(word)]
+            return list(chain.from_iterable(map(self.terms_of_word, words)))
         terms: list[str] = []
         for match in _TOKENS.finditer(text):
             if match.lastgroup is not None:
@@ -154,10 +154,11 @@ class LanguageAnalyzer:
         return self._compounds_of(_words(text))
 
     def _compounds_of(self, words: list[str]) -> dict[str, list[list[str]]]:
+        made_of_parts = dict.fromkeys(compress(words, map(self.parts, words)))
         return {
-            terms[0]: [[part.term for part in one] for one in sequences]
-            for word in dict.fromkeys(words)
-            if (sequences := self.parts(word)) and (terms := self.terms_of_word(word))
+            terms[0]: [[part.term for part in one] for one in self.parts(word)]
+            for word in made_of_parts
+            if (terms := self.terms_of_word(word))
         }
 
     def query_tokens(self, text: str) -> list[Token]:

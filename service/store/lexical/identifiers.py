@@ -6,6 +6,8 @@ whole, in a field of its own, so that a query can tell `1.2.3` from `1.3.2` and 
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import regex
@@ -14,7 +16,7 @@ from service.store.lexical.folding import SYLLABIC, UNSPACED, unify
 
 _JOINERS = re.escape(".-/:_+#@\\=&?~%*$€£")
 # Runs without spaces; a comma only within a number.
-_RUN = re.compile(rf"(?:[\w{_JOINERS}]|(?<=\d),(?=\d))+")
+_RUN = re.compile(rf"[\w{_JOINERS}]+(?:(?<=\d),(?=\d)[\w{_JOINERS}]+)*")
 _WITHOUT_SPACES = regex.compile(f"(?V1)[{SYLLABIC}[{UNSPACED}]]+")
 _LEADING = re.compile(r"^(?:[^\w.]|\.(?![^\W\d_])|\.(?=\.))*(?:(?<=\.)\.)?")
 _TRAILING = re.compile(r"[^\w+#]+$")
@@ -34,8 +36,10 @@ QUERY_LIMIT = 64
 _BARE = re.compile(r"^[A-Z]{1,4}$")
 _LETTER = re.compile(r"^[B-HJ-Z]$")
 _NUMBER = re.compile(r"(?<![\w.])[+(]?\d(?:[\d]|[- /()]{1,2}(?=\d))*(?!\w)")
-_OPTION = re.compile(r"(?:(?<=[^\s-] )|(?<=[`\"'(\[]))-{1,2}([^\W\d_]\w*(?:-\w+)*)")
+_OPTION = re.compile(r"-(?:(?<=[^\s-] -)|(?<=[`\"'(\[]-))-?([^\W\d_]\w*(?:-\w+)*)")
 _LEAST_DIGITS, _MOST_DIGITS = 7, 20
+_MAYBE_LONG_NUMBER = re.compile(rf"\d(?:[- /()]{{0,2}}\d){{{_LEAST_DIGITS - 1}}}")
+_CACHED_RUNS = 2**16
 """Of a long number (telephone, ISBN, account), which is also indexed as its digits alone, however it is grouped."""
 
 
@@ -51,27 +55,37 @@ def identifiers(text: str) -> Iterator[Identifier]:
 
     A word that is only hyphenated is none (`anti-inflammatory`), unless twice and more (`get-user-by-id`).
     """
-    for match in _RUN.finditer(text):
-        if len(match.group()) > _LONGEST:  # first, because stripping a long run of signs takes quadratic time
-            continue
-        if len(match.group()) > 1 and match.group().isalpha() and (match.group().islower() or match.group().istitle()):
-            continue  # as most words are
-        run = _TRAILING.sub("", _LEADING.sub("", match.group(), count=1))
-        if run.endswith(("+", "#")) and not _SIGNED.match(run):
-            run = run.rstrip("+#")
-        joined = bool(_INNER_JOINER.search(run)) and bool(_DIGITS.search(run) or _TELLING_JOINER.search(run))
-        if joined or _HYPHENATED.match(run) or _SIGNED.match(run) or _BARE.match(run):
-            form = run.casefold()
-            yield Identifier(form, run)
-            if _VERSION.match(form):
-                yield Identifier(form[1:], run[1:])
-        # As it is written, so that getUserByID is told from getUserById.
-        if not (run.islower() or run.isupper()):
-            yield from (Identifier(word, word) for word in _MIXED_CASE.findall(run))
+    runs = _RUN.findall(text)
+    if max(map(len, runs), default=0) > _LONGEST:  # asked first: stripping a long run of signs takes quadratic time
+        runs = [run for run in runs if len(run) <= _LONGEST]
+    return chain.from_iterable(map(_identifiers_of, runs))
+
+
+@lru_cache(_CACHED_RUNS)
+def _identifiers_of(run: str) -> tuple[Identifier, ...]:
+    """Cached: nearly all runs are words that come again and again."""
+    if len(run) > 1 and run.isalpha() and (run.islower() or run.istitle()):
+        return ()  # as most words are
+    run = _TRAILING.sub("", _LEADING.sub("", run, count=1))
+    if run.endswith(("+", "#")) and not _SIGNED.match(run):
+        run = run.rstrip("+#")
+    found: list[Identifier] = []
+    joined = bool(_INNER_JOINER.search(run)) and bool(_DIGITS.search(run) or _TELLING_JOINER.search(run))
+    if joined or _HYPHENATED.match(run) or _SIGNED.match(run) or _BARE.match(run):
+        form = run.casefold()
+        found.append(Identifier(form, run))
+        if _VERSION.match(form):
+            found.append(Identifier(form[1:], run[1:]))
+    # As it is written, so that getUserByID is told from getUserById.
+    if not (run.islower() or run.isupper()):
+        found += (Identifier(word, word) for word in _MIXED_CASE.findall(run))
+    return tuple(found)
 
 
 def long_numbers(text: str) -> Iterator[Identifier]:
     """Numbers of many digits, with or without separators; the form is `#` and the digits."""
+    if not _MAYBE_LONG_NUMBER.search(text):
+        return
     for match in _NUMBER.finditer(text):
         digits = "".join(sign for sign in match.group() if sign.isdecimal())
         if _LEAST_DIGITS <= len(digits) <= _MOST_DIGITS:

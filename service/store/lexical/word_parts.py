@@ -92,6 +92,8 @@ def run_grams(text: str, *, shortest: int = _LONG) -> Iterator[tuple[Span, str]]
     Wilkerson and Aiken 2003), about one in 17. So a query meets a run of which it holds any 47 characters, or the
     first 16.
     """
+    if max(map(len, text.split()), default=0) < shortest:
+        return  # as nearly always, and told faster
     for found in _RUNS.finditer(text):
         for piece in _SPACED.finditer(text, *found.span()) if len(found.group()) >= shortest else ():
             if len(piece.group()) < shortest:
