@@ -19,6 +19,7 @@ from service.api.key_ring import KeyRing
 from service.core import metrics
 from service.core.access import Access
 from service.core.caller import CALLER, Caller
+from service.core.concurrency import requests_under_way
 from service.core.errors import RateLimited, Unavailable
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class RequestLogMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_request_id)
+            with requests_under_way:
+                await self._app(scope, receive, send_with_request_id)
         except ClientDisconnect:
             status = CLIENT_DISCONNECTED
         finally:

@@ -26,6 +26,19 @@ class _OwnTime(threading.local):
         self.at_pause = 0.0
 
 
+class RequestsUnderWay:
+    """How many the event loop works on, as a context manager for each of them."""
+
+    count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+
+
+requests_under_way = RequestsUnderWay()
 _own_time = _OwnTime()
 _SHORT, _LONG = (ThreadPoolExecutor(1, name, initializer=_own_time.begin) for name in ("short", "long"))
 
@@ -41,7 +54,8 @@ async def off_loop(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.k
 
 
 def give_way() -> None:
-    """A place in a loop where long work may pause: a thread of `off_loop` then computes half of the time at most.
+    """A place in a loop where long work may pause: a thread of `off_loop` then computes half of the time at most,
+    while there are other requests than the one that it works for.
 
     One search takes Python's lock anew a hundred times, so even the shortest turns of a thread that never pauses add
     up to several times what the search takes alone.
@@ -50,7 +64,8 @@ def give_way() -> None:
         return
     computed = time.thread_time() - _own_time.at_pause
     if computed > _TURN_SECONDS:
-        time.sleep(min(computed, _MAX_PAUSE_SECONDS))
+        if requests_under_way.count > 1:
+            time.sleep(min(computed, _MAX_PAUSE_SECONDS))
         _own_time.at_pause += computed
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from service.core import metrics
 from service.core.collections import Collection
-from service.core.concurrency import off_loop
+from service.core.concurrency import both, off_loop
 from service.core.documents import Accepted, Document
 from service.core.errors import FieldError, ForeignDocuments, Invalid
 from service.core.filters import Filter
@@ -71,16 +71,29 @@ class IngestService:
         """Write documents as they arrive. What was committed stays, also where the stream breaks off."""
         outcome = StreamOutcome()
         types = collection.settings.field_types
-        async for batch in batches(lines, lambda one: document_errors(one, target, self.limits, types), outcome):
-            while batch:
-                try:
-                    for accepted in await self._commit(collection, list(batch.values()), target):
-                        outcome.counts[accepted.status] += 1
-                    break
-                except ForeignDocuments as error:
-                    for line in [line for line, one in batch.items() if one.id in error.reasons]:
-                        outcome.refuse(line, error.reasons[batch.pop(line).id])
+        found = batches(lines, lambda one: document_errors(one, target, self.limits, types), outcome)
+
+        async def following() -> dict[int, Document] | None:
+            return await anext(found, None)
+
+        batch = await following()
+        while batch:
+            _, batch = await both(self._commit_valid(collection, batch, target, outcome), following())
+        outcome.errors.sort()
         return outcome
+
+    async def _commit_valid(
+        self, collection: Collection, batch: dict[int, Document], target: VectorTarget | None, outcome: StreamOutcome
+    ) -> None:
+        """Without those that the caller's key must not write, which are refused."""
+        while batch:
+            try:
+                for accepted in await self._commit(collection, list(batch.values()), target):
+                    outcome.counts[accepted.status] += 1
+                break
+            except ForeignDocuments as error:
+                for line in [line for line, one in batch.items() if one.id in error.reasons]:
+                    outcome.refuse(line, error.reasons[batch.pop(line).id])
 
     async def _commit(
         self, collection: Collection, documents: Sequence[Document], target: VectorTarget | None

@@ -4,7 +4,11 @@ import time
 
 import pytest
 
-from service.core.concurrency import give_way, off_loop, release
+from service.core.concurrency import give_way, off_loop, release, requests_under_way
+
+
+def sleep(seconds: float) -> None:
+    raise AssertionError(f"paused for {seconds} s")
 
 
 def compute(seconds: float) -> float:
@@ -15,16 +19,21 @@ def compute(seconds: float) -> float:
     return time.perf_counter() - began
 
 
-async def test_long_work_in_a_thread_computes_half_of_the_time() -> None:
-    assert await off_loop(0, compute, 0.05) > 0.09
+async def test_beside_other_requests_long_work_in_a_thread_computes_half_of_the_time() -> None:
+    with requests_under_way, requests_under_way:
+        assert await off_loop(0, compute, 0.05) > 0.09
+
+
+async def test_the_work_of_a_single_request_does_not_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", sleep)
+    with requests_under_way:
+        await off_loop(0, compute, 0.01)
 
 
 def test_nothing_else_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    def sleep(seconds: float) -> None:
-        raise AssertionError(f"paused for {seconds} s")
-
     monkeypatch.setattr(time, "sleep", sleep)
-    compute(0.005)
+    with requests_under_way, requests_under_way:
+        compute(0.005)
 
 
 def test_a_long_list_is_released_in_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
