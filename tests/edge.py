@@ -322,7 +322,7 @@ def assert_problem(answer: httpx.Response, status: int, field: str | None = None
     assert answer.status_code == status, f"{answer.status_code}: {answer.text[:500]}"
     assert answer.headers["content-type"] == "application/problem+json"
     problem: Json = answer.json()
-    assert problem.keys() - {"error", "message", "error_type"} == {
+    assert problem.keys() - {"error", "message", "error_type", "error_code", "error_msg"} == {
         "type",
         "title",
         "status",

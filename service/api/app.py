@@ -12,6 +12,7 @@ from service import __version__
 from service.api import openapi as reference
 from service.api import problems
 from service.api.admission import AdmissionMiddleware, limited_routes
+from service.api.compatible import cohere, dify, ollama, tei
 from service.api.content_coding import CompressionMiddleware
 from service.api.dependencies import Service
 from service.api.key_ring import RATE_HEADERS, KeyRing
@@ -52,6 +53,10 @@ RESOURCES = (
     embeddings,
     models,
     rerank,
+    cohere,
+    tei,
+    ollama,
+    dify,
     health,
     console,
 )

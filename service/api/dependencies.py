@@ -1,9 +1,9 @@
 """What handlers need of the rest of the service. `runtime` builds one `Service` and passes it to `create_app`."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 from fastapi import Depends
 from starlette.requests import Request
@@ -33,18 +33,22 @@ from service.versions.collection_setup import CollectionService
 from service.versions.shadow_traffic import ShadowTraffic
 from service.versions.state_machine import VersionStateMachine
 
+LongTexts = Literal["truncate", "chunk-mean", "refuse"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestLimits:
     """Limits of one request. `body_seconds`: to wait for a body, and more as it arrives.
     `line_bytes` is for the lines of NDJSON streams, which may have any length as a whole.
-    `concurrent`: most requests to one route at once. `budget_ms`: of a search that brings none."""
+    `concurrent`: most requests to one route at once. `budget_ms`: of a search that brings none.
+    `long_texts`: what becomes of texts to encode that are longer than the model takes; None: as usual in each API."""
 
     body_bytes: int = 32 * 2**20
     body_seconds: float = 60.0
     line_bytes: int = 8 * 2**20
     concurrent: int = 64
     budget_ms: float | None = None
+    long_texts: LongTexts | None = None
     documents: DocumentLimits = field(default_factory=DocumentLimits)
 
 
@@ -52,10 +56,10 @@ class RequestLimits:
 class Service:
     """The running service as the HTTP API sees it.
 
-    `allowed_hosts`: see `web_security.WebSecurityMiddleware`. `metrics`, `docs`: whether there are `/metrics`, and
-    `/docs` with `/openapi.json`. `missing` names what it still needs before it can answer (empty: ready).
-    `refresh_metrics` updates the gauges that are read on demand. `run` is entered before the first request and left
-    after the last.
+    `allowed_hosts`: see `web_security.WebSecurityMiddleware`. `model_aliases`: other names of models, see the setting.
+    `metrics`, `docs`: whether there are `/metrics`, and `/docs` with `/openapi.json`. `missing` names what it still
+    needs before it can answer (empty: ready). `refresh_metrics` updates the gauges that are read on demand. `run` is
+    entered before the first request and left after the last.
     """
 
     search: SearchPipeline
@@ -85,6 +89,7 @@ class Service:
     metrics: bool
     docs: bool
     languages: frozenset[str]
+    model_aliases: Mapping[str, str] = field(default_factory=dict)
     missing: Callable[[], Awaitable[list[str]]]
     refresh_metrics: Callable[[], Awaitable[None]]
     run: Callable[[], AbstractAsyncContextManager[None]]

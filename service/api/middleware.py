@@ -24,8 +24,8 @@ from service.core.errors import RateLimited, Unavailable
 
 log = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
-"""Answered without a key, as are the files of the console: none of them reveals anything about the data."""
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/docs", "/openapi.json"})
+"""Read without a key, as are the files of the console: none of them reveals anything about the data."""
 CONSOLE_FOLDER = "/console/"
 CLIENT_DISCONNECTED = 499
 """In log and metrics: the client disconnected before it got an answer (nginx's number)."""
@@ -142,7 +142,8 @@ class ApiKeyMiddleware:
         access = scope.setdefault("state", {})["access"] = anybody if known is None else known.access
         CALLER.set(Caller(access.actor))
         response: Response | None = None
-        if not (scope["path"] in OPEN_PATHS or scope["path"].startswith(CONSOLE_FOLDER)):
+        read_by_all = scope["path"] in OPEN_PATHS or scope["path"].startswith(CONSOLE_FOLDER)
+        if scope["method"] == "POST" or not read_by_all:
             if known is not None:
                 try:
                     self._keys.admit(known)

@@ -61,10 +61,10 @@ def describe(app: FastAPI) -> dict[str, Any]:
     }
     common = {str(status): response for status, response in problems.error_responses(400, 401, 403, 421).items()}
     for path, operations in document["paths"].items():
-        for operation in operations.values():
+        for method, operation in operations.items():
             for status in ("400", "421"):  # before any route: see `http_protocol` and `web_security`
                 operation["responses"].setdefault(status, common[status])
-            if path not in OPEN_PATHS:
+            if path not in OPEN_PATHS or method == "post":
                 operation["responses"] |= {"401": common["401"], "403": common["403"]} | operation["responses"]
                 operation["security"] = [{_SECURITY_SCHEME: []}, {}]
     return document

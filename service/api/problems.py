@@ -82,6 +82,9 @@ _KINDS = {"NoneType": "null", "int": "an integer", "float": "a decimal number", 
 _KINDS |= {"bool": "a boolean", "dict": "an object"}
 
 
+_OF_TEI = frozenset({"/", "/tokenize", "/similarity", "/info", "/health"})
+
+
 class Problem(TypedDict):
     """The shape of every error (RFC 9457)."""
 
@@ -94,9 +97,11 @@ class Problem(TypedDict):
     request_id: str
     """Also in the header `X-Request-ID` and in the log."""
     error: NotRequired[dict[str, str | None] | str]
-    """On the routes of other APIs, as their clients look for it: OpenAI's object, or the text; so are the next two."""
+    """On the routes of other APIs, as their clients look for it: OpenAI's object, or the text; so are the others."""
     message: NotRequired[str]
     error_type: NotRequired[str]
+    error_code: NotRequired[int]
+    error_msg: NotRequired[str]
 
 
 def error_responses(*statuses: int, schema: str = "Problem") -> dict[int | str, dict[str, Any]]:
@@ -142,7 +147,10 @@ def _as_others_say(
         fault = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
         field = errors[0].field if errors else None
         return {"error": {"message": message, "type": types.get(status, fault), "param": field, "code": kind}}
-    if path.endswith("/rerank") or path == "/tokenize":
+    if path == "/retrieval":
+        codes = {401: 1001, 403: 1002, 404: 2001}
+        return {"error_code": codes.get(status, status), "error_msg": message}
+    if path.endswith(("/rerank", "/embed")) or path in _OF_TEI or path.startswith("/api/"):
         types = {429: "Overloaded", 500: "Backend", 503: "Unhealthy"}
         return {"message": message, "error": message, "error_type": types.get(status, "Validation")}
     return {}

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter, ValidationError
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,11 +22,22 @@ from service.core.errors import Invalid
 T = TypeVar("T")
 
 
+class IdConvertor(PathConvertor):
+    """Any text. Starlette's own `path` stops before a line break, and would take "a\n" for "a"."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("id", IdConvertor())
+
+
 class JsonRoute(APIRoute):
     """A handler returns its answer, whose shape is its return annotation, or a Response with status and headers."""
 
     changes_nothing = False
     """Whether a POST only reads. The work of what only reads ends as soon as the client disconnects."""
+    needs_type = True
+    """Whether a body must have a content type."""
 
     def __init__(self, path: str, endpoint: Callable[..., Awaitable[Any]], **options: Any) -> None:
         super().__init__(path, _rendered(endpoint), **options)
@@ -50,7 +62,8 @@ class JsonRoute(APIRoute):
                 raise HTTPException(415, f"this route takes {JSON}, not {media_type(request)}")
             if body is not None:
                 max_bytes = request.app.state.service.limits.body_bytes
-                request = _ParsedRequest(request, await read_json(request, max_bytes, partial(validated, body)))
+                content = await read_json(request, max_bytes, partial(validated, body), self.needs_type)
+                request = _ParsedRequest(request, content)
             if self.changes_nothing or "GET" in (self.methods or ()):
                 return await run_until_disconnect(request, handle(request))
             return await handle(request)
@@ -64,12 +77,24 @@ class QueryRoute(JsonRoute):
     changes_nothing = True
 
 
+class OtherApiRoute(QueryRoute):
+    """A route of another API. Some of its clients send JSON without saying so (litellm to Voyage)."""
+
+    needs_type = False
+
+
 def validated(adapter: TypeAdapter[T], content: Any) -> T:
     """The content of a body as what the route takes. Invalid names what is wrong with it."""
     try:
         return adapter.validate_python(content)
     except ValidationError as error:
         raise invalid_from_pydantic(error.errors(include_url=False)) from error
+
+
+def other_api_router(*statuses: int) -> APIRouter:
+    """A router for routes of another API. `statuses`: as for `collection_router`."""
+    responses = error_responses(429, 503, *statuses)
+    return APIRouter(tags=["other APIs"], route_class=OtherApiRoute, responses=responses)
 
 
 def collection_router(path: str, tag: str, *statuses: int, route_class: type[JsonRoute] = JsonRoute) -> APIRouter:
@@ -111,7 +136,10 @@ class _ParsedRequest(Request):
     """A request whose body was read, parsed and validated already; FastAPI, which asks for both, takes it as it is."""
 
     def __init__(self, request: Request, body: Any) -> None:
-        super().__init__(request.scope, request.receive)
+        headers = [*request.scope["headers"], (b"content-type", JSON.encode())]  # where FastAPI looks what it is
+        super().__init__(
+            request.scope if media_type(request) else {**request.scope, "headers": headers}, request.receive
+        )
         self._parsed = body
 
     async def body(self) -> bytes:

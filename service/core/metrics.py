@@ -30,6 +30,11 @@ STALE_HITS = Counter(
     "Candidates dropped because their document changed after they were indexed.",
     _COLLECTION,
 )
+LONG_TEXTS = Counter(
+    "azimuth_long_texts_total",
+    "Texts sent to be encoded that are longer than the model takes, by what became of them.",
+    ["handling"],
+)
 QUERY_CONFIDENCE = Histogram(
     "azimuth_query_confidence",
     "Probability that the collection can answer a query.",

@@ -12,6 +12,9 @@ Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
 Host = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*|[0-9A-Fa-f.:]+(/\d{1,3})?)$")]
 """A name, `*.` and a name, an address, a network, or `*`: without scheme and port."""
 
+Alias = Annotated[str, Field(pattern=r"^[^=\s]+=[^=\s]+$")]
+"""A name that clients send, `=`, and the model that it means."""
+
 
 def _sendable(key: SecretStr) -> SecretStr:
     """Without the line break that files end with. Clients refuse to send others, and show the key as they do."""
@@ -73,6 +76,14 @@ class Settings(BaseSettings):
     )
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Comma-separated models (hub ids or folders) that collections may name besides the default."
+    )
+    model_aliases: Annotated[tuple[Alias, ...], NoDecode] = Field(
+        (), description="Comma-separated other names of models: `text-embedding-3-small=all-MiniLM-L6-v2`."
+    )
+    long_texts: Literal["truncate", "chunk-mean", "refuse"] | None = Field(
+        None,
+        description="What becomes of texts to encode that are too long: `truncate`, `chunk-mean` or `refuse`; none: "
+        "what is usual in each API. See [long texts](api.md#long-texts).",
     )
     reranker: str = Field(
         "azimuth-minilm-l6", description="Cross-encoder: the bundled one, a hub id, or a folder; `none`: no reranking."
@@ -152,10 +163,17 @@ class Settings(BaseSettings):
         600.0, gt=0, description="Least time span of the latest live queries when they are compared for drift."
     )
 
-    @field_validator("api_keys", "cors_origins", "allowed_hosts", "trusted_proxies", "models", mode="before")
+    @field_validator(
+        "api_keys", "cors_origins", "allowed_hosts", "trusted_proxies", "models", "model_aliases", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The models that other names mean."""
+        return dict(alias.split("=") for alias in self.model_aliases)
 
     def address(self, port: int | None = None) -> str:
         """The URL at which a client on this machine reaches the API, or a process of the service on another port."""

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from fastapi import Query
 from pydantic import TypeAdapter, ValidationError
-from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,15 +31,6 @@ FIRST_ROWS, PAGE_CHARACTERS = 16, 4_000_000
 """Documents that a listing reads first, then four times as many; and the characters of texts after which it ends."""
 WAIT_WINDOW = 10 * BATCH_DOCUMENTS
 """Ids of a stream that are waited for together. More than ingest holds uncommitted, so the older half is committed."""
-
-
-class IdConvertor(PathConvertor):
-    """Any text. Starlette's own `path` stops before a line break, and would take "a\n" for "a"."""
-
-    regex = "(?s:.*)"
-
-
-register_url_convertor("id", IdConvertor())
 
 router = collection_router("/documents", "documents")
 

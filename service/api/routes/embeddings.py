@@ -1,4 +1,4 @@
-"""The models that encode, as a service of their own: OpenAI's embeddings, TEI's tokenize.
+"""OpenAI's embeddings, also as Jina and Voyage ask for them, and TEI's tokenize.
 
 What goes beyond those shapes is what another Azimuth needs to encode here as if the model were its own
 (`embedder/models/remote_encoder.py`): the prompts of the collection, and texts cut as an encoder cuts them. Every
@@ -6,120 +6,67 @@ answer names the fingerprint of the model.
 """
 
 import asyncio
-import base64
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self, cast
 
 import numpy.typing as npt
 from fastapi import APIRouter
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from service.api.bodies import large_answer
-from service.api.dependencies import Service, ServiceDep
+from service.api.compatible import openai_tokens
+from service.api.compatible.encoding import (
+    FINGERPRINT_HEADER,
+    MAX_LENGTH,
+    MAX_TEXTS,
+    EncoderBody,
+    RoleField,
+    TextsBody,
+    TextsField,
+    encode_texts,
+    packed_numbers,
+)
+from service.api.dependencies import ServiceDep
 from service.api.problems import error_responses
-from service.api.routing import QueryRoute
-from service.api.schemas.base import MAX_DIMENSIONS, RequestBody
-from service.api.schemas.collections import ModelBody
-from service.core.collections import EXTERNAL, EmbedderSpec
-from service.core.errors import FieldError, Invalid, ModelUnavailable
+from service.api.routing import OtherApiRoute
+from service.core.errors import Invalid
 from service.core.ids import Role
 from service.core.portions import portions
-from service.core.ports.embedder import Encoder
-from service.core.vector_math import finite
 
-MAX_TEXTS = 1_000
-MAX_LENGTH = 100_000
-MAX_UNCUT_LENGTH = 2_000_000
-"""Of a text that may be cut or is only tokenized: a whole document with its title."""
 MAX_SHOWN_LENGTH = 100_000
 """Of all texts whose tokens are shown: each takes a hundred bytes and more of the answer."""
 TOKENIZED_AT_ONCE = 100_000
 """Characters."""
 
-FINGERPRINT_HEADER = "X-Azimuth-Fingerprint"
-
-router = APIRouter(tags=["models"], route_class=QueryRoute, responses=error_responses(429, 503))
-
-_Texts = Annotated[list[Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)]], Field(min_length=1, max_length=MAX_TEXTS)]
+router = APIRouter(tags=["models"], route_class=OtherApiRoute, responses=error_responses(429, 503))
 
 
-def _text_list(value: Any) -> Any:
-    ids = value[0] if isinstance(value, list) and value and isinstance(value[0], list) else value
-    if isinstance(ids, list) and ids and all(type(one) is int for one in ids):
-        raise ValueError(
-            "token ids cannot be read, for nothing says which tokenizer made them: send the texts "
-            "(for OpenAIEmbeddings of LangChain set check_embedding_ctx_length=False)"
-        )
-    if not isinstance(value, str | list):
-        raise ValueError("expected a string or a list of strings")
-    return [value] if isinstance(value, str) else value
+def _texts_or_tokens(value: Any, texts: ValidatorFunctionWrapHandler) -> Any:
+    arrays = openai_tokens.token_arrays(value)
+    return texts(value) if arrays is None else arrays
 
 
-TextsField = Annotated[
-    _Texts,
-    BeforeValidator(_text_list, json_schema_input_type=Annotated[str, Field(max_length=MAX_UNCUT_LENGTH)] | _Texts),
-]
-"""One text, or several."""
+_Tokens = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=MAX_LENGTH)]
+_TokenArrays = Annotated[list[_Tokens], Field(min_length=1, max_length=MAX_TEXTS)]
 
 
-def _role(value: Any) -> Any:
-    """As Cohere (`search_query`) and Jina (`retrieval.query`, `text-matching`) name it, too."""
-    name = value.rpartition(".")[2].removeprefix("search_") if isinstance(value, str) else value
-    return "document" if name in ("passage", "classification", "clustering", "separation", "text-matching") else name
-
-
-RoleField = Annotated[Role, BeforeValidator(_role, str)]
-
-
-TruncateField = Annotated[
-    bool, BeforeValidator(lambda value: {"NONE": False, "START": False, "END": True}.get(str(value), value), bool | str)
-]
-"""Also in Cohere's words. Texts are cut at their end alone, so that `START` leaves them whole."""
-
-
-class OtherApisBody(RequestBody):
-    """What clients of OpenAI, Cohere, Jina and TEI send and what changes nothing here: vectors have length 1."""
-
-    user: Annotated[str | None, Field(max_length=512)] = None
-    priority: int | None = None
-    embedding_types: Annotated[list[Literal["float"]], Field(max_length=10)] | None = None
-    late_chunking: bool | None = None
-    normalize: bool | None = None
-    normalized: bool | None = None
-    truncation_direction: Literal["left", "right", "Left", "Right"] | None = None
-
-
-class EncoderBody(ModelBody):
-    """The model of a request, and what a collection defines beside it."""
-
-    async def encoder(self, service: Service) -> tuple[EmbedderSpec, Encoder]:
-        """The encoder, loaded where need be. Invalid, with the fields as this request names them."""
-        if self.model == EXTERNAL:
-            raise Invalid.at("model", f"{EXTERNAL} vectors come from the client: there is no model to encode with")
-        try:
-            spec = service.embedders.resolve(self.spec())
-            return spec, await service.embedders.get(spec)
-        except Invalid as error:
-            errors = [replace(one, field=one.field.removeprefix("embedder.")) for one in error.errors]
-            raise Invalid(error.detail.removeprefix("embedder."), errors) from error
-
-
-class EmbeddingsBody(EncoderBody, OtherApisBody):
+class EmbeddingsBody(TextsBody):
     """OpenAI's request. `input_type` says which of the model's prompts goes before the texts."""
 
-    input: TextsField
+    input: Annotated[
+        TextsField,
+        WrapValidator(_texts_or_tokens, json_schema_input_type=TextsField | _Tokens | _TokenArrays),
+        Field(description="Texts, or token ids of OpenAI's encoding `cl100k_base`."),
+    ]
     encoding_format: Literal["float", "base64"] = "float"
     embedding_type: Literal["float", "base64"] | None = None
     input_type: RoleField = "document"
     task: RoleField | None = None
     prompt_name: RoleField | None = None
-    truncate_dim: Annotated[int | None, Field(ge=1, le=MAX_DIMENSIONS)] = None
-    truncate: Annotated[
-        TruncateField, Field(description="Cut a text at its end that is longer than the model takes; else refuse it.")
-    ] = False
+    embedding_types: Annotated[list[Literal["float"]], Field(max_length=10)] | None = None
+    output_dtype: Literal["float"] | None = None
     unusable: Annotated[
         Literal["refuse", "return"],
         Field(
@@ -136,30 +83,16 @@ class EmbeddingsBody(EncoderBody, OtherApisBody):
     def packed(self) -> bool:
         return "base64" in (self.encoding_format, self.embedding_type)
 
-    @property
-    def cuts(self) -> bool:
-        return self.truncate and self.truncation_direction not in ("left", "Left")
-
-    def spec(self) -> EmbedderSpec:
-        return replace(super().spec(), dimensions=self.dimensions or self.truncate_dim)
-
     @model_validator(mode="after")
     def _base64_for_unusable(self) -> Self:
         if self.unusable == "return" and not self.packed:
             raise ValueError("unusable rows cannot be written as JSON numbers: request base64")
         return self
 
-    def check_texts(self) -> None:
-        """Invalid where a text cannot be encoded whole."""
-        reasons: dict[int, str] = {}
-        for at, text in enumerate(self.input):
-            if self.unusable == "refuse" and not text:
-                reasons[at] = "must not be empty"
-            elif self.unusable == "refuse" and "\0" in text:
-                reasons[at] = "contains a NUL character"
-            elif not self.cuts and len(text) > MAX_LENGTH:
-                reasons[at] = f"should have at most {MAX_LENGTH} characters"
-        _refuse(reasons)
+    async def texts(self) -> list[str]:
+        """What is to be encoded. Invalid where tokens do not stand for a text."""
+        sent = cast(list[Any], self.input)
+        return sent if isinstance(sent[0], str) else await openai_tokens.decode(sent)
 
 
 class EmbeddingAnswer(TypedDict):
@@ -182,45 +115,19 @@ class EmbeddingsAnswer(TypedDict):
 
 @router.post("/v1/embeddings", summary="Encode texts", response_model=EmbeddingsAnswer)
 async def embeddings(service: ServiceDep, body: EmbeddingsBody) -> Response:
-    """Vectors of length 1, in the order of the texts. A text longer than the model takes is refused, unless `truncate`.
+    """Vectors of length 1, in the order of the texts. The header `X-Azimuth-Fingerprint` names the model.
 
-    `base64` is little-endian float32. The header `X-Azimuth-Fingerprint` names the model.
+    `base64` is little-endian float32. `X-Azimuth-Long-Texts` says what became of texts longer than the model takes.
     """
-    body.check_texts()
-    spec, encoder = await body.encoder(service)
-    inputs = await service.embedders.read(encoder, body.input, body.role)
-    if not body.cuts:
-        too_long = f"has more tokens than the {encoder.identity.max_tokens} that this model takes"
-        _refuse({at: too_long for at, one in enumerate(inputs) if one.cut})
-    vectors = await service.embedders.forward(encoder, inputs, body.role)
-    if await service.embedders.get(spec) is not encoder:
-        raise ModelUnavailable("the model was replaced while it encoded; try again", retry_after=1.0)
-    if body.unusable == "refuse":
-        unusable = [at for at, usable in enumerate(finite(vectors)) if not usable]
-        _refuse(dict.fromkeys(unusable, "the model gives no usable vector for this text"))
+    encoded = await encode_texts(
+        service, body, await body.texts(), role=body.role, field="input", unusable=body.unusable
+    )
     data = [
-        EmbeddingAnswer(object="embedding", index=at, embedding=_base64(row, "<f4") if body.packed else row.tolist())
-        for at, row in enumerate(vectors)
+        EmbeddingAnswer(object="embedding", index=at, embedding=row) for at, row in enumerate(encoded.rows(body.packed))
     ]
-    tokens = sum(map(len, inputs))
-    usage = UsageAnswer(prompt_tokens=tokens, total_tokens=tokens)
-    return await signed_response(EmbeddingsAnswer(object="list", data=data, model=spec.model, usage=usage), encoder)
-
-
-def _refuse(reasons: Mapping[int, str]) -> None:
-    """Invalid with the reasons, by the place of the text, where there are any."""
-    if reasons:
-        errors = [FieldError(f"input.{at}", reason) for at, reason in reasons.items()]
-        raise Invalid(f"{len(errors)} of the texts cannot be encoded", errors)
-
-
-def _base64(numbers: npt.NDArray[Any], dtype: str) -> str:
-    return base64.b64encode(numbers.astype(dtype).tobytes()).decode()
-
-
-async def signed_response(answer: Any, encoder: Encoder) -> Response:
-    """An answer with the fingerprint of the model that it comes from."""
-    return await large_answer(answer, headers={FINGERPRINT_HEADER: encoder.identity.fingerprint})
+    usage = UsageAnswer(prompt_tokens=encoded.tokens, total_tokens=encoded.tokens)
+    answer = EmbeddingsAnswer(object="list", data=data, model=encoded.model, usage=usage)
+    return await large_answer(answer, encoded.headers)
 
 
 class TokenizeBody(EncoderBody):
@@ -262,13 +169,13 @@ async def tokenize(service: ServiceDep, body: TokenizeBody) -> Response:
             return encoder.lengths(texts, body.input_type)
         offsets = encoder.offsets(texts)
         if body.result == "offsets":
-            return [_base64(pairs, "<i4") for pairs in offsets]
+            return [packed_numbers(pairs, "<i4") for pairs in offsets]
         return [_tokens(text, pairs) for text, pairs in zip(texts, offsets, strict=True)]
 
     answer: list[list[TokenAnswer] | str | int] = []
     for texts in portions(body.inputs, len, TOKENIZED_AT_ONCE):  # a tokenizer takes a multiple of them as memory
         answer += await asyncio.to_thread(result, texts)
-    return await signed_response(answer, encoder)
+    return await large_answer(answer, {FINGERPRINT_HEADER: encoder.identity.fingerprint})
 
 
 def _tokens(text: str, offsets: npt.NDArray[Any]) -> list[TokenAnswer]:

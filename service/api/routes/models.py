@@ -5,16 +5,19 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from service.api.bodies import JsonResponse
+from service.api.compatible.encoding import FINGERPRINT_HEADER, MAX_TEXTS, MAX_UNCUT_LENGTH, EncoderBody
 from service.api.dependencies import Service, ServiceDep
 from service.api.problems import error_responses
-from service.api.routes.embeddings import MAX_TEXTS, MAX_UNCUT_LENGTH, EncoderBody, signed_response
 from service.api.routing import JsonRoute
+from service.core.collections import EmbedderSpec
+from service.core.errors import Invalid, NotFound
 from service.core.ports.embedder import Encoder
 
 router = APIRouter(tags=["models"], route_class=JsonRoute)
@@ -67,6 +70,16 @@ async def list_models(service: ServiceDep) -> ModelsAnswer:
     return {"object": "list", "data": data}
 
 
+@router.get("/v1/models/{id:id}", summary="One model", responses=error_responses(404))
+async def get_model(service: ServiceDep, id: Annotated[str, Path(max_length=300)]) -> ModelAnswer:
+    """A model that collections and requests may name, also by another name of it. It is not loaded for this."""
+    try:
+        name = service.embedders.resolve(EmbedderSpec(model=id)).model
+    except Invalid as error:
+        raise NotFound(f"there is no model {id!r} here; GET /v1/models lists those that there are") from error
+    return _model_answer(service, id, service.embedders.models().get(name))
+
+
 @router.post(
     "/v1/models/identify", summary="Identity of a model", response_model=ModelAnswer, responses=error_responses(503)
 )
@@ -76,7 +89,8 @@ async def identify(service: ServiceDep, body: EncoderBody) -> Response:
     if not await asyncio.to_thread(encoder.unchanged):
         await service.embedders.forget(spec)
         encoder = await service.embedders.get(spec)
-    return await signed_response(_model_answer(service, spec.model, encoder), encoder)
+    answer = _model_answer(service, spec.model, encoder)
+    return JsonResponse(answer, headers={FINGERPRINT_HEADER: encoder.identity.fingerprint})
 
 
 def _model_answer(service: Service, name: str, encoder: Encoder | None) -> ModelAnswer:

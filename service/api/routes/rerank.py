@@ -1,4 +1,4 @@
-"""Reranking, in the shapes of Cohere and Jina (`documents`) and of text-embeddings-inference (`texts`)."""
+"""Reranking, in the shapes of Cohere, Jina and Voyage (`documents`) and of text-embeddings-inference (`texts`)."""
 
 import json
 import math
@@ -6,22 +6,24 @@ from typing import Annotated, NotRequired
 
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field
+from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from service.api.bodies import JsonResponse
+from service.api.compatible.encoding import MAX_LENGTH, OtherApisBody, TruncateField
 from service.api.dependencies import ServiceDep
 from service.api.problems import error_responses
-from service.api.routes.embeddings import MAX_LENGTH, MAX_TEXTS, OtherApisBody, TruncateField
-from service.api.routing import QueryRoute
+from service.api.routing import OtherApiRoute
 from service.api.schemas.base import OneOfBody, RequestBody, Text, text_as
 from service.api.schemas.search_response import DegradedAnswer
 from service.core.errors import Invalid, ModelUnavailable
 from service.core.ports.reranker import RerankScores, query_cut_reason
 
+MAX_PASSAGES = 1_000
 MAX_QUERY_LENGTH = 10_000
 
-router = APIRouter(tags=["models"], route_class=QueryRoute, responses=error_responses(429, 503))
+router = APIRouter(tags=["models"], route_class=OtherApiRoute, responses=error_responses(429, 503))
 
 PassageText = Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)]
 
@@ -38,16 +40,17 @@ PassageField = Annotated[PassageBody, text_as("text", PassageText | PassageBody)
 
 
 class RerankBody(OneOfBody, OtherApisBody):
-    """Either `documents` (Cohere, Jina) or `texts` (text-embeddings-inference), with the options of each."""
+    """Either `documents` (Cohere, Jina, Voyage) or `texts` (text-embeddings-inference), with the options of each."""
 
     alternatives = ("documents", "texts")
 
     query: Annotated[Text, Field(min_length=1, max_length=MAX_QUERY_LENGTH)]
-    documents: Annotated[list[PassageField], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    documents: Annotated[list[PassageField], Field(min_length=1, max_length=MAX_PASSAGES)] | None = None
     rank_fields: Annotated[list[Text], Field(min_length=1, max_length=100)] | None = None
-    texts: Annotated[list[PassageText], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    texts: Annotated[list[PassageText], Field(min_length=1, max_length=MAX_PASSAGES)] | None = None
     model: Annotated[Text, Field(min_length=1, max_length=300)] | None = None
-    top_n: Annotated[int, Field(ge=1, le=MAX_TEXTS)] | None = None
+    top_n: Annotated[int, Field(ge=1, le=MAX_PASSAGES)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=MAX_PASSAGES, description="`top_n`, as Voyage names it.")] | None = None
     return_documents: bool = False
     return_text: bool = False
     raw_scores: Annotated[bool, Field(description="Log-odds instead of probabilities.")] = False
@@ -84,9 +87,17 @@ class RerankMeta(TypedDict):
     warnings: list[str]
 
 
+class RerankUsageAnswer(TypedDict):
+    total_tokens: int
+
+
 class RerankAnswer(TypedDict):
+    """Cohere's and Jina's clients read `results`, Voyage's `data`, which is the same on `/v1/rerank`."""
+
     model: str
     results: list[RerankResultAnswer]
+    data: NotRequired[list[RerankResultAnswer]]
+    usage: RerankUsageAnswer
     degraded: list[DegradedAnswer]
     """What the model did not read, as in the answer to a search."""
     meta: RerankMeta
@@ -99,7 +110,7 @@ class ScoredText(TypedDict):
     text: NotRequired[str]
 
 
-async def rerank(service: ServiceDep, body: RerankBody) -> Response:
+async def rerank(service: ServiceDep, request: Request, body: RerankBody) -> Response:
     """Best first, scores in [0, 1]. A request with `texts` gets the shape of text-embeddings-inference: a bare list.
 
     What had to be cut is in `degraded`, and its codes are in the header `X-Azimuth-Degraded`.
@@ -107,14 +118,14 @@ async def rerank(service: ServiceDep, body: RerankBody) -> Response:
     reranker = service.reranker
     if reranker is None:
         raise ModelUnavailable("no reranker is configured: AZIMUTH_RERANKER")
-    if body.model not in (None, "default", reranker.name):
-        raise Invalid.at("model", f"this service reranks with {reranker.name}")
+    if service.model_aliases.get(body.model or "default", body.model) not in (None, "default", reranker.name):
+        raise Invalid.at("model", f"this service reranks with {reranker.name}; AZIMUTH_MODEL_ALIASES maps other names")
     passages = body.passages()
     reading = await reranker.read(body.query, passages)
     degraded = _degraded(reading)
     scores = [math.log(max(one, 1e-9) / max(1 - one, 1e-9)) if body.raw_scores else one for one in reading.scores]
     headers = {"X-Azimuth-Degraded": ", ".join(one["code"] for one in degraded)} if degraded else None
-    order = sorted(range(len(passages)), key=lambda at: (-scores[at], at))[: body.top_n]
+    order = sorted(range(len(passages)), key=lambda at: (-scores[at], at))[: body.top_n or body.top_k]
     if body.texts is not None:
         return JsonResponse(
             [
@@ -128,10 +139,16 @@ async def rerank(service: ServiceDep, body: RerankBody) -> Response:
         | ({"document": PassageAnswer(text=passages[at])} if body.return_documents else {})
         for at in order
     ]
-    meta = RerankMeta(warnings=[one["reason"] for one in degraded])
-    return JsonResponse(
-        RerankAnswer(model=reranker.name, results=results, degraded=degraded, meta=meta), headers=headers
+    answer = RerankAnswer(
+        model=reranker.name,
+        results=results,
+        usage=RerankUsageAnswer(total_tokens=reading.tokens),
+        degraded=degraded,
+        meta=RerankMeta(warnings=[one["reason"] for one in degraded]),
     )
+    if request.url.path == "/v1/rerank":
+        answer["data"] = results
+    return JsonResponse(answer, headers=headers)
 
 
 def _degraded(reading: RerankScores) -> list[DegradedAnswer]:

@@ -36,7 +36,7 @@ router = collection_router("", "search", 409, 429, route_class=QueryRoute)
 @router.post("/search", summary="Search a collection", response_model=SearchAnswer)
 async def search(service: ServiceDep, request: Request, collection: CollectionPath, body: SearchBody) -> Response:
     """Every answer says which version answered, how the dense leg ran, and which stages failed and why."""
-    search_request = _with_budget(service, body.request())
+    search_request = with_budget(service, body.request())
     result = await service.search.run(collection, search_request)
     service.shadow.add(collection, search_request)
     return _response(request, result, search_request)
@@ -51,7 +51,7 @@ async def similar(
     body: Annotated[SimilarBody, Body(default_factory=SimilarBody)],
 ) -> Response:
     """A search that is `like` this one document, which is left out of the answer. The body may be left out."""
-    search_request = _with_budget(service, body.request(id))
+    search_request = with_budget(service, body.request(id))
     try:
         result = await service.search.run(collection, search_request)
     except Invalid as error:
@@ -75,7 +75,7 @@ async def batch(service: ServiceDep, request: Request, collection: CollectionPat
 
     def read(at: int, search: SearchBody) -> SearchRequest:
         with _errors_placed(at):
-            return _with_budget(service, search.request())
+            return with_budget(service, search.request())
 
     requests = await off_loop(0, lambda: [read(at, search) for at, search in enumerate(body.searches)])
     shared = SharedQueryEncoding(requests)
@@ -97,7 +97,7 @@ def _concurrency(requests: Sequence[SearchRequest]) -> int:
     return max(1, min(BATCH_CONCURRENCY, BATCH_HITS // max(request.k for request in requests)))
 
 
-def _with_budget(service: Service, request: SearchRequest) -> SearchRequest:
+def with_budget(service: Service, request: SearchRequest) -> SearchRequest:
     """A client that sets no budget gets that of the process."""
     return request if request.budget_ms is not None else replace(request, budget_ms=service.limits.budget_ms)
 

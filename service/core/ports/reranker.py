@@ -11,12 +11,13 @@ class RerankScores:
 
     `truncated`: how many passages it read without their end, because they are longer than it takes with the query.
     `query_share`: how much of the query it read with each of them, at least: below 1 where the query was cut.
-    `calibration`: see `service.core.relevance`; None for a reranker that has none.
+    `tokens`: of all pairs, as read. `calibration`: see `service.core.relevance`; None for a reranker that has none.
     """
 
     scores: tuple[float, ...]
     truncated: int = 0
     query_share: float = 1.0
+    tokens: int = 0
     calibration: RelevanceCalibration | None = None
 
 

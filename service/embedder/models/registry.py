@@ -57,6 +57,7 @@ class ModelRegistry:
         *,
         default: str,
         allowed: Sequence[str] = (),
+        aliases: Mapping[str, str] | None = None,
         device: str = "auto",
         precision: str = "auto",
         threads: int = 0,
@@ -67,10 +68,11 @@ class ModelRegistry:
         encoder_key: str | None = None,
         load: Callable[[EmbedderSpec], Encoder] | None = None,
     ) -> None:
-        """`batch_tokens`: of one online pass. `load` replaces loading from files. Others: see `ModelLoader`.
+        """`aliases`: other names of models, by which clients may know them. `batch_tokens`: of one online pass. `load`
+        replaces loading from files. Others: see `ModelLoader`.
 
         `encoder_url`: another Azimuth that encodes instead of models here. Misconfigured if it is no valid address, or
-        a model is named that would have to be installed.
+        a model is named that would have to be installed, or an alias is one of a model that is not allowed.
         """
         names = [source.split(name) for name in (default, source.BUNDLED, *allowed)]
         if load is None:
@@ -79,6 +81,7 @@ class ModelRegistry:
             elif multilingual.NAME in dict(names):
                 raise Misconfigured(multilingual.NOT_INSTALLED)
         self._default = names[0][0]
+        self._aliases = dict(aliases or {})
         self._revisions: dict[str, str | None] = {}
         for name, revision in names:
             self._revisions.setdefault(name, revision)
@@ -98,9 +101,16 @@ class ModelRegistry:
         self.scheduler = PassScheduler(streams=2)
         # The other service bounds its passes itself; here it is the requests under way that are bounded.
         self._remote_scheduler = PassScheduler(streams=REMOTE_STREAMS, pass_seconds=None)
+        try:
+            self.models()
+        except Invalid as error:
+            raise Misconfigured(f"AZIMUTH_MODEL_ALIASES: {error.errors[0].message}") from error
 
     def resolve(self, spec: EmbedderSpec) -> EmbedderSpec:
-        model = self._default if spec.model == "default" else source.canonical(spec.model)
+        named = source.canonical(spec.model)
+        if named not in self._revisions:
+            named = source.canonical(self._aliases.get(named, named))
+        model = self._default if named == "default" else named
         if model == EXTERNAL:
             return external_encoder.resolve(replace(spec, model=model))
         if spec.identity is not None:
@@ -112,7 +122,7 @@ class ModelRegistry:
         if model not in self._revisions:
             if model == multilingual.NAME:
                 raise Invalid.at("embedder.model", multilingual.NOT_INSTALLED)
-            known = ", ".join(["default", *self._revisions, "hashing", EXTERNAL])
+            known = ", ".join(["default", *self._revisions, *self._aliases, "hashing", EXTERNAL])
             raise Invalid.at("embedder.model", f"{spec.model!r} is not one of the models allowed here: {known}")
         pinned = self._revisions[model]
         if spec.revision not in (None, pinned):
@@ -120,7 +130,7 @@ class ModelRegistry:
         return replace(spec, model=model, revision=pinned)
 
     def models(self) -> Mapping[str, Encoder | None]:
-        names = dict.fromkeys(name for name in [*self._revisions, "hashing"] if name != EXTERNAL)
+        names = dict.fromkeys(name for name in [*self._revisions, "hashing", *self._aliases] if name != EXTERNAL)
         return {name: self._alive.get(self.resolve(EmbedderSpec(model=name))) for name in names}
 
     async def get(self, spec: EmbedderSpec) -> Encoder:

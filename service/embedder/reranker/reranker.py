@@ -77,7 +77,13 @@ class CrossEncoderReranker:
         truncated = sum(pair.cut for pair in pairs)
         metrics.RERANK_TRUNCATED.inc(truncated)
         scores = tuple(map(float, model.calibration.probabilities(log_odds[:, None])))
-        return RerankScores(scores=scores, truncated=truncated, query_share=share, calibration=model.relevance)
+        return RerankScores(
+            scores=scores,
+            truncated=truncated,
+            query_share=share,
+            tokens=sum(map(len, pairs)),
+            calibration=model.relevance,
+        )
 
     async def warm(self) -> None:
         """Load the model and run a few passes ahead of the first search. A failure shows at that search.

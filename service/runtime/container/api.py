@@ -115,6 +115,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
             line_bytes=settings.max_line_bytes,
             concurrent=settings.max_concurrent_searches,
             budget_ms=settings.budget_ms or None,
+            long_texts=settings.long_texts,
             documents=DocumentLimits(text_length=settings.max_text_length, batch=settings.max_batch),
         )
         recall_monitor = await stack.enter_async_context(_open_recall_monitor(settings, url, lexicon))
@@ -256,6 +257,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
                 metrics=settings.expose_metrics,
                 docs=settings.expose_docs,
                 languages=KNOWN,
+                model_aliases=settings.aliases,
                 missing=readiness.missing,
                 refresh_metrics=partial(gauges.refresh, utc_now),
                 run=run,

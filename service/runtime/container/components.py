@@ -26,6 +26,7 @@ def model_registry(settings: Settings) -> ModelRegistry:
     return ModelRegistry(
         default=settings.embedder,
         allowed=settings.models,
+        aliases={name: model for name, model in settings.aliases.items() if model != settings.reranker},
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads,

@@ -275,7 +275,7 @@ BAD_REQUESTS: dict[str, list[tuple[Json, str]]] = {
         ({"input": "x", "dimensions": 0}, "dimensions"),
         ({"input": "a\0b"}, "input"),
         ({"input": "x", "inputs": "x"}, "inputs"),
-        ({"input": [1, 2, 3]}, "input"),
+        ({"input": [1, 2, -3]}, "input"),
         ({"input": "x", "model": "external"}, "model"),
         ({"input": "x", "query_prompt": "a\0b"}, "query_prompt"),
         ({"input": "x" * 100_001}, "input.0"),

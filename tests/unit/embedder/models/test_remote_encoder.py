@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service.api.compatible import encoding
 from service.api.dependencies import RequestLimits
-from service.api.routes import embeddings, models
+from service.api.routes import models
 from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid, ModelUnavailable, SpaceRefused
 from service.embedder.models import remote_encoder
@@ -181,7 +182,7 @@ def test_whoever_does_not_speak_the_protocol_is_no_encoder(answer: Answer) -> No
         RemoteEncoder(there, SPEC)
 
 
-SIGNED = {embeddings.FINGERPRINT_HEADER: HashingEncoder(SPEC).identity.fingerprint}
+SIGNED = {encoding.FINGERPRINT_HEADER: HashingEncoder(SPEC).identity.fingerprint}
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_vectors_of_another_embedder_are_refused_by_what_differs() -> None:
     other = HashingEncoder(EmbedderSpec(model="hashing:64", document_prompt="other ")).identity
     changed = description(fingerprint=other.fingerprint, parts=dict(other.parts))
     vectors = {"data": [{"embedding": "AAAAAA=="}]}
-    signed: dict[str, str] = {embeddings.FINGERPRINT_HEADER: other.fingerprint}
+    signed: dict[str, str] = {encoding.FINGERPRINT_HEADER: other.fingerprint}
     with answering(GOOD, (200, signed, vectors), (200, {}, changed)) as (there, _):
         encoder = RemoteEncoder(there, SPEC)
         with pytest.raises(SpaceRefused, match="document_prompt, query_prompt differ"):
