@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+CLIENTS := $(VENV)-clients
 PORT   ?= 8000
 DATA_DIR ?= azimuth-data
 
-.PHONY: install demo serve fast test chaos check docs bench clean lock
+.PHONY: install demo serve fast test test-clients chaos check docs bench clean lock
 
 install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml requirements.lock
@@ -41,6 +42,21 @@ test: $(VENV)/.installed-dev   ## fast first: unit and property, then database, 
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
 	$(BIN)/python -m pytest tests/abuse
 
+$(CLIENTS)/.installed: tests/clients/requirements.txt tests/clients/requirements-newest.txt tests/clients/package.json
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target $(CLIENTS)/newest --requirement tests/clients/requirements-newest.txt
+	cp tests/clients/package.json $(CLIENTS)
+	if command -v npm >/dev/null; then cd $(CLIENTS) && npm install --silent --no-audit --no-fund; else echo "no npm: no client for Node.js"; fi
+	touch $@
+
+CLIENT_TESTS = AZIMUTH_PYTHON=$(abspath $(BIN)/python) AZIMUTH_NODE_MODULES=$(abspath $(CLIENTS))/node_modules \
+	$(CLIENTS)/bin/python -m pytest -c tests/clients/pytest.ini --rootdir tests/clients
+test-clients: $(VENV)/.installed-dev $(CLIENTS)/.installed   ## the clients of other APIs, unmodified, in an environment of their own
+	$(CLIENT_TESTS) tests/clients
+	PYTHONPATH=$(CLIENTS)/newest $(CLIENT_TESTS) tests/clients/test_cohere.py
+
 chaos: $(VENV)/.installed-dev   ## the service is broken every ten seconds, for ten minutes
 	CHAOS_MINUTES=10 $(BIN)/python -m pytest -s tests/faults/test_chaos.py
 
@@ -66,4 +82,4 @@ lock: $(VENV)/.installed-dev $(VENV)/.installed-docs $(VENV)/.installed-audit   
 	$(BIN)/python -m pip freeze --exclude-editable --local | grep -viE '^(pip|setuptools|wheel)==' | sed -E 's/\+cpu//; s/ @ .*//' | sort -f > requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info
+	rm -rf $(VENV) $(CLIENTS) build dist site *.egg-info

@@ -22,6 +22,8 @@ from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.connection.pool import Pool, open_pool
 from service.store.postgres.schema import migrations
 
+collect_ignore = ["clients"]  # has an environment of its own: `make test-clients`
+
 # Workers of pytest-xdist say that they are 80 columns wide, and what prints tables would believe it from its import on,
 # whatever a test asks for.
 os.environ.pop("COLUMNS", None)

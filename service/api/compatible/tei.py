@@ -1,9 +1,9 @@
 """text-embeddings-inference. Its `/rerank` is in `routes/rerank.py`, its `/tokenize` in `routes/embeddings.py`."""
 
+import copy
 from typing import Annotated, Any, Literal
 
-from fastapi import Body
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -39,6 +39,17 @@ class SimilarityBody(TeiOptionsBody):
     parameters: TeiOptionsBody | None = None
 
 
+class AnyBody(RequestBody):
+    """That of `/embed`, `/similarity` or `/rerank`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own(cls, value: Any) -> Any:
+        return copy.deepcopy(value)  # what was parsed is freed
+
+
 _EMBED, _SIMILARITY, _RERANK = TypeAdapter(EmbedBody), TypeAdapter(SimilarityBody), TypeAdapter(RerankBody)
 
 
@@ -58,14 +69,14 @@ async def similarity(service: ServiceDep, body: SimilarityBody) -> Response:
 
 
 @router.post("/", summary="What the body is for: /embed, /similarity or /rerank", response_model=list[Any])
-async def root(service: ServiceDep, request: Request, body: Annotated[dict[str, Any], Body()]) -> Response:
+async def root(service: ServiceDep, request: Request, body: AnyBody) -> Response:
     """`huggingface_hub` sends everything here."""
-    inputs = body.get("inputs")
-    if "query" in body:
-        return await rerank(service, request, validated(_RERANK, body))
-    if isinstance(inputs, dict):
-        return await similarity(service, validated(_SIMILARITY, body))
-    return await embed(service, validated(_EMBED, body))
+    sent = body.model_extra or {}
+    if "query" in sent:
+        return await rerank(service, request, validated(_RERANK, sent))
+    if isinstance(sent.get("inputs"), dict):
+        return await similarity(service, validated(_SIMILARITY, sent))
+    return await embed(service, validated(_EMBED, sent))
 
 
 @router.get("/info", summary="The default model and the limits of requests")

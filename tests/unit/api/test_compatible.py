@@ -62,7 +62,7 @@ async def test_a_name_of_another_api_is_mapped_by_the_operator(api: Edge, model:
 
 async def test_a_model_is_found_by_each_of_its_names(api: Edge) -> None:
     listed = [one["id"] for one in (await api.get("/v1/models"))["data"]]
-    assert listed == ["hashing:32", "all-MiniLM-L6-v2", "hashing", "text-embedding-3-small", "nomic-embed-text"]
+    assert (listed[0], listed[-2:]) == ("hashing:32", ["text-embedding-3-small", "nomic-embed-text"])
     for name in [*listed, "default", "sentence-transformers/all-MiniLM-L6-v2"]:
         found = await api.get(f"/v1/models/{name}")
         assert (found["id"], found["object"]) == (name, "model")
