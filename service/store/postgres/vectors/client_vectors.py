@@ -4,16 +4,18 @@ Parts of the transaction that writes the documents (`documents.py`), which holds
 is read here stays true until it is committed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from psycopg import sql
 
 from service.core.collections import EXTERNAL
+from service.core.concurrency import off_loop
 from service.core.documents import Document
 from service.core.errors import VersionNotFound
-from service.core.ids import DocumentId, Vector
-from service.core.vector_math import unit
+from service.core.ids import DocumentId
+from service.core.vector_math import unit_rows
 from service.core.versions import EmbedderVersion
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Connection
@@ -22,7 +24,7 @@ from service.store.postgres.vectors.vector_tables import layout_of, on_table, se
 
 SQL = sql_files.load("client_vectors")
 AT_ONCE = 50
-"""Vectors of one statement: what the event loop prepares and copies at once."""
+"""Vectors of one statement: what the event loop copies at once."""
 
 
 async def check_accepts_vectors(connection: Connection, version: EmbedderVersion) -> None:
@@ -42,32 +44,31 @@ async def store(
 
     Returns those that had no vector of their present content there, or another one.
     """
-    layout = layout_of(version)
-    vectors = {document.id: document.vector for document in documents if document.vector is not None}
-    if not vectors:
+    with_vectors = sorted((one for one in documents if one.vector is not None), key=lambda one: one.id)
+    if not with_vectors:
         return frozenset()
     key = version_key(version)
-    await connection.execute(SQL.end_jobs, {**key, "ids": list(vectors)})
-    query = on_table(SQL.store, version, type=sql.SQL(layout.type))
-    ends = {document.id: len(document.text) for document in documents}
+    await connection.execute(SQL.end_jobs, {**key, "ids": [document.id for document in with_vectors]})
+    query = on_table(SQL.store, version, type=sql.SQL(layout_of(version).type))
     stored: list[DocumentId] = []
-    ids = sorted(vectors)  # the order in which all writers lock
-    for at in range(0, len(ids), AT_ONCE):
-        part = ids[at : at + AT_ONCE]
-        embeddings = [layout.value(_normalized(vectors[id_])) for id_ in part]
-        values = {
-            **key,
-            "ids": part,
-            "content_revisions": [content_revisions[id_] for id_ in part],
-            "ends": [ends[id_] for id_ in part],
-            "seals": [seal(version.collection_id, version.number, embedding) for embedding in embeddings],
-            "embeddings": embeddings,
-        }
-        stored += [row[0] for row in await (await connection.execute(query, values)).fetchall()]
+    for values in await off_loop(0, lambda: list(_columns(version, with_vectors, content_revisions))):
+        stored += [row[0] for row in await (await connection.execute(query, {**key, **values})).fetchall()]
     return frozenset(stored)
 
 
-def _normalized(values: Sequence[float]) -> Vector:
-    """Normalised to length 1. A vector without a direction is returned unchanged: the table rejects it."""
-    normalized = unit(values)
-    return np.asarray(values, np.float32) if normalized is None else normalized
+def _columns(
+    version: EmbedderVersion, documents: Sequence[Document], content_revisions: Mapping[DocumentId, int]
+) -> Iterator[Mapping[str, list[Any]]]:
+    """The values of the statements that write the vectors, in the order of the ids, in which all writers lock."""
+    layout = layout_of(version)
+    for at in range(0, len(documents), AT_ONCE):
+        part = documents[at : at + AT_ONCE]
+        vectors = np.array([document.vector for document in part], np.float64)
+        embeddings = [layout.value(vector) for vector in unit_rows(vectors).astype(np.float32)]
+        yield {
+            "ids": [document.id for document in part],
+            "content_revisions": [content_revisions[document.id] for document in part],
+            "ends": [len(document.text) for document in part],
+            "seals": [seal(version.collection_id, version.number, embedding) for embedding in embeddings],
+            "embeddings": embeddings,
+        }
