@@ -121,8 +121,8 @@ class DiversityExplanation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Explanation:
-    """How the score of a hit came about. `certainty`: of the dense leg, see `DenseCertainty`. `context`: see
-    `passage_context.context_at`.
+    """How the score of a hit came about. `certainty`: of the dense leg, see `DenseCertainty`. `lexical_certainty`: see
+    `QueryCandidates`. `floor`: the cosine that counts 0. `context`: see `passage_context.context_at`.
 
     `queries`: all of them where there were several; the legs are then of the one that contributes most to this hit.
     """
@@ -131,6 +131,8 @@ class Explanation:
     lexical: LegExplanation | None
     fusion: float
     certainty: float = 1.0
+    lexical_certainty: float = 1.0
+    floor: float = 0.0
     queries: tuple[QueryExplanation, ...] = ()
     rerank: RerankExplanation | None = None
     diversity: DiversityExplanation | None = None

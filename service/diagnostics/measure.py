@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from service.core.ids import Vectors
 from service.core.vector_math import unit_rows
-from service.core.verdict import Verdict, worst_verdict
+from service.core.verdict import VERDICTS, Verdict, worst_verdict
 from service.diagnostics import geometry, lexical_similarity, neighbours
 from service.diagnostics.neighbours import Counts, Floats, Indices, NearestNeighbours
 from service.diagnostics.thresholds import GeometryMeasure, GeometryMeasureName, assess_measure, not_measured
@@ -101,11 +101,17 @@ def measure_sample(sample: GeometrySample, near: NearestNeighbours) -> GeometryM
     """`near`: of its rows, as `document_neighbours` gives them. At least `geometry.MIN_ROWS` rows."""
     rows = unit_rows(sample.rows.astype(np.float64))
     counts = neighbours.occurrences(near)
+    meaning, of_neighbours = _query_separation(sample), tuple(_neighbour_measures(sample, near, counts))
+    # A cone does no harm where texts are in order within it, and what they have in common decides nothing.
+    ordered = all(
+        one.verdict == VERDICTS[0] for one in (meaning, *of_neighbours) if one.name in ("meaning", "centring")
+    )
     measures = (
-        _query_separation(sample),
+        meaning,
         _lexical_agreement(sample),
+        assess_measure("mean_cosine", geometry.mean_cosine(rows), geometry.mean_cosine_error(rows), harmless=ordered),
         *_spectrum_measures(rows),
-        *_neighbour_measures(sample, near, counts),
+        *of_neighbours,
         *_duplicate_measures(sample),
         _norm_spread(sample),
     )
@@ -152,7 +158,6 @@ def _lexical_agreement(sample: GeometrySample) -> GeometryMeasure:
 
 
 def _spectrum_measures(rows: Floats) -> Iterator[GeometryMeasure]:
-    yield assess_measure("mean_cosine", geometry.mean_cosine(rows), geometry.mean_cosine_error(rows))
     rows = rows[:SPECTRUM_ROWS]
     errors = geometry.jackknife_error(rows, _spectrum)
     for name, value, error in zip(_SPECTRUM_MEASURES, _spectrum(rows), errors, strict=True):

@@ -64,8 +64,8 @@ THRESHOLDS: dict[GeometryMeasureName, Threshold] = {
     "mean_cosine": Threshold(
         message="two random texts have a cosine of {value:.2f}",
         problem="all texts lie in a narrow cone: cosines tell little, and what all have in common decides",
-        advice="Some models are trained into a cone (E5) and order well within it: look at `meaning` and `hubness`. If "
-        "those are bad too, the pooling is not the one that the model was trained with.",
+        advice="Some models are trained into a cone (E5) and order well within it, as `meaning` and `centring` then "
+        "show. If they do not, the pooling is not the one that the model was trained with.",
         limits=(0.6, 0.95),
     ),
     "first_direction": Threshold(
@@ -134,14 +134,20 @@ THRESHOLDS: dict[GeometryMeasureName, Threshold] = {
 }
 
 
-def assess_measure(name: GeometryMeasureName, value: float, error: float | None, scale: float = 1.0) -> GeometryMeasure:
-    """The measure in words. `scale` shrinks the limits, where a sample is too small for the value to become larger."""
+def assess_measure(
+    name: GeometryMeasureName, value: float, error: float | None, scale: float = 1.0, *, harmless: bool = False
+) -> GeometryMeasure:
+    """The measure in words. `scale` shrinks the limits, where a sample is too small for the value to become larger.
+
+    `harmless`: other measures show that what would be "watch" does no harm.
+    """
     threshold = THRESHOLDS[name]
     message, verdict = threshold.message.format(value=value), VERDICTS[0]
     watch, broken = (None, None) if threshold.limits is None else (limit * scale for limit in threshold.limits)
     if watch is not None and broken is not None:
         sign = 1.0 if broken > watch else -1.0
         verdict = VERDICTS[sum(sign * value > sign * limit for limit in (watch, broken))]
+        verdict = VERDICTS[0] if harmless and verdict == "watch" else verdict
     measure = partial(GeometryMeasure, name=name, value=value, error=error, verdict=verdict, watch=watch, broken=broken)
     if verdict == "healthy":
         return measure(message=message)

@@ -45,6 +45,8 @@ class RecordedQuery:
     dense: Mapping[str, Place]
     lexical: Mapping[str, Place]
     certainty: float = 1.0
+    lexical_certainty: float = 1.0
+    floor: float = 0.0
     relevance: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -61,8 +63,9 @@ def recorded_query(answers: Sequence[Mapping[str, Any]], grades: Mapping[str, in
     for hit, (leg, scores) in product(hits, legs.items()):
         if (explained := hit["explain"][leg]) is not None:
             scores[hit["id"]] = explained["score"], explained["rank"]
-    certainty = hits[0]["explain"]["certainty"] if hits else 1.0
-    return RecordedQuery(grades=grades, dense=legs["dense"], lexical=legs["lexical"], certainty=certainty)
+    explained = hits[0]["explain"] if hits else {}
+    trust = {name: explained[name] for name in ("certainty", "lexical_certainty", "floor") if name in explained}
+    return RecordedQuery(grades=grades, dense=legs["dense"], lexical=legs["lexical"], **trust)
 
 
 def rerank_request(text: str, settings: RankingSettings) -> dict[str, Any]:
@@ -91,7 +94,13 @@ def first_stage(query: RecordedQuery, settings: RankingSettings, width: int) -> 
         ranks = np.array([rank(place) for place in known.values()], np.int64)
         return Leg(list(known), np.array([score for score, _ in known.values()]), ranks)
 
-    legs = LegScores(dense=scores(query.dense), lexical=scores(query.lexical), certainty=query.certainty)
+    legs = LegScores(
+        dense=scores(query.dense),
+        lexical=scores(query.lexical),
+        certainty=query.certainty,
+        lexical_certainty=query.lexical_certainty,
+        floor=query.floor,
+    )
     return fuse([legs], settings.fusion)
 
 

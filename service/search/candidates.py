@@ -27,6 +27,10 @@ from service.spaces.resolver import Space
 MAX_PARALLEL_STATEMENTS = 4
 """Statements of one search that run together, so that many queries do not take all connections from others."""
 
+COVERAGE_CHANCE, COVERAGE_CERTAIN = 0.1, 0.25
+"""Of the BM25 score that the words of a query could give. Nearly every query in the language of the documents reaches
+the latter, and hardly any in another language, of which names and numbers are found (docs/decisions/0059)."""
+
 _PLANS_BY_EFFORT = ("none", "hnsw", "hnsw_iterative", "exact")
 
 
@@ -37,6 +41,7 @@ class QueryCandidates:
     `dense_lookups`: what other lists found, with its exact cosine for this query.
     `lexical_lookups`: what the dense legs found, with its BM25 score, by document.
     `lexical_shares`: what a chunk has of its document's BM25 score, in [0, 1]; others have all of it.
+    `floor`: the cosine that says nothing. `max_score`: see `Lexicon.max_score`; None: unknown.
     """
 
     vector: Vector | None
@@ -46,6 +51,20 @@ class QueryCandidates:
     lexical_lookups: CandidatesByItem = field(default_factory=dict)
     lexical_shares: Mapping[Item, float] = field(default_factory=dict)
     certainty: float = 1.0
+    floor: float = 0.0
+    max_score: float | None = None
+
+    @property
+    def coverage(self) -> float | None:
+        """What the best lexical find has of the highest score that is possible; None where that is unknown."""
+        return (best_score([self.lexical_candidates]) or 0.0) / self.max_score if self.max_score else None
+
+    @property
+    def lexical_certainty(self) -> float:
+        """How much of the query the lexical leg found, in [0, 1]."""
+        if self.coverage is None:
+            return 1.0
+        return min(1.0, max(0.0, (self.coverage - COVERAGE_CHANCE) / (COVERAGE_CERTAIN - COVERAGE_CHANCE)))
 
     @property
     def dense_lists(self) -> tuple[CandidatesByItem, CandidatesByItem]:
@@ -160,6 +179,8 @@ class CandidateSet:
                 lexical=None if query.lexical is None else lexical(query),
                 weight=weight,
                 certainty=query.certainty,
+                lexical_certainty=query.lexical_certainty,
+                floor=query.floor,
             )
             for query, weight in zip(self.queries, weights, strict=True)
         ]
@@ -235,16 +256,26 @@ def _best_first(candidates: Sequence[Candidate], by_chunk: bool, excluded: Candi
     return {item: one for item, one in best.items() if item not in excluded}
 
 
-async def add_certainty(estimator: DenseCertainty, space: Space, candidates: CandidateSet) -> CandidateSet:
-    """The certainty of each dense leg that is weighed against a lexical one."""
+async def add_certainty(
+    estimator: DenseCertainty, lexicon: Lexicon, context: SearchContext, candidates: CandidateSet
+) -> CandidateSet:
+    """What tells how certain the legs are that are weighed against each other."""
+    space = context.space
 
-    async def estimated(query: QueryCandidates) -> QueryCandidates:
-        best = best_score(query.dense_lists)
-        if query.vector is None or query.lexical is None or best is None:
-            return query
-        return replace(query, certainty=await estimator.certainty(space, query.vector, best))
+    async def estimated(one: QueryCandidates, query: Query) -> QueryCandidates:
+        best = best_score(one.dense_lists)
+        if one.vector is None or one.lexical is None or best is None:
+            return one
+        try:
+            words = context.request.for_query(query).parsed_query
+            max_score = await lexicon.max_score(space.collection, words)
+        except Unavailable:  # the index was lost after the leg ran
+            max_score = None
+        certainty, floor = await estimator.certainty(space, one.vector, best), await estimator.floor(space, one.vector)
+        return replace(one, certainty=certainty, floor=floor, max_score=max_score)
 
-    return CandidateSet(queries=tuple([await estimated(query) for query in candidates.queries]))
+    pairs = zip(candidates.queries, context.request.effective_queries, strict=True)
+    return CandidateSet(queries=tuple([await estimated(*pair) for pair in pairs]))
 
 
 def keep_newest_content(candidates: CandidateSet) -> CandidateSet:

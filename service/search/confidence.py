@@ -3,21 +3,17 @@
 No model runs for it: the best scores of the legs are the evidence.
 """
 
-from service.core.errors import Unavailable
-from service.core.ports.lexicon import Lexicon
-from service.core.query_syntax import ParsedQuery
 from service.core.search import Confidence
 from service.core.versions import Calibration
 from service.search.candidates import CandidateSet, QueryCandidates
 from service.search.context import SearchContext
 from service.search.retrievers import best_score
-from service.spaces.resolver import Space
 
 MIN_CHUNKS = 50
 """Fewer chunks are no sample to calibrate with."""
 
 
-async def assess_confidence(lexicon: Lexicon, context: SearchContext, candidates: CandidateSet) -> Confidence:
+def assess_confidence(context: SearchContext, candidates: CandidateSet) -> Confidence:
     """The highest confidence of all queries, None with a reason where it is unknown.
 
     `withheld` where the request demands more.
@@ -28,8 +24,8 @@ async def assess_confidence(lexicon: Lexicon, context: SearchContext, candidates
     if reason is None and calibration is not None:
         with context.timings.stage("confidence"):
             probabilities = [
-                await _in_domain(lexicon, space, calibration, request.for_query(query).parsed_query, found, cosine)
-                for query, found in zip(request.effective_queries, candidates.queries, strict=True)
+                _in_domain(calibration, found, cosine)
+                for found in candidates.queries
                 if (cosine := best_score(found.dense_lists)) is not None
             ]
         if probabilities:
@@ -44,17 +40,9 @@ async def assess_confidence(lexicon: Lexicon, context: SearchContext, candidates
     return Confidence(in_domain=None, reason=reason)
 
 
-async def _in_domain(
-    lexicon: Lexicon, space: Space, calibration: Calibration, query: ParsedQuery, found: QueryCandidates, cosine: float
-) -> float:
-    if calibration.both is not None and found.lexical is not None:
-        try:
-            max_score = await lexicon.max_score(space.collection, query)
-        except Unavailable:  # the index was lost after the leg ran; the cosine is evidence enough
-            max_score = 0.0
-        if max_score > 0:
-            score = best_score([found.lexical_candidates]) or 0.0
-            return calibration.both.probability((cosine, score / max_score))
+def _in_domain(calibration: Calibration, found: QueryCandidates, cosine: float) -> float:
+    if calibration.both is not None and found.coverage is not None:
+        return calibration.both.probability((cosine, found.coverage))
     assert calibration.dense is not None  # see `_reason_unknown`
     return calibration.dense.probability((cosine,))
 

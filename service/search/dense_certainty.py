@@ -22,6 +22,9 @@ from service.spaces.sample_cache import SampleCache
 Z_CHANCE, Z_CERTAIN = 2.5, 4.0
 """Deviations above the mean. The best of a few hundred random chunks reaches 2.5 to 3 by chance; where the embedder
 knows the language, nearly every query of seven collections exceeds 4 (docs/decisions/0024)."""
+FLOOR_DEVIATIONS = 2.0
+"""Below the mean of random chunks: there lies what has nothing to do with a query, at 0 where cosines spread around 0,
+at .7 in a space that is a narrow cone (docs/decisions/0059)."""
 SAMPLE_SIZE, MIN_SAMPLE_SIZE = 500, 50
 """Random chunks. With fewer than `MIN_SAMPLE_SIZE` nothing is known, and the dense leg is trusted."""
 SAMPLE_SECONDS = 600.0
@@ -57,6 +60,13 @@ class DenseCertainty:
         if space.status.rows < MIN_SAMPLE_SIZE:
             return 1.0
         return certainty(best, (await self._sample(space)).vectors @ vector)
+
+    async def floor(self, space: Space, vector: Vector) -> float:
+        """The cosine that says nothing for a document, at least 0."""
+        if space.status.rows < MIN_SAMPLE_SIZE:
+            return 0.0
+        cosines = (await self._sample(space)).vectors @ vector
+        return max(0.0, float(cosines.mean() - FLOOR_DEVIATIONS * cosines.std()))
 
     async def nearest_sampled(self, space: Space, vector: Vector) -> Sequence[DocumentId]:
         """The documents of those sampled chunks that are nearest to this query."""

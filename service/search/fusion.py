@@ -1,9 +1,10 @@
 """Fusion of several rankings into one. Pure: the scores of each leg for each query in, one explained ranking out.
 
 Convex combination follows Bruch, Gai and Ingber, "An Analysis of Fusion Functions for Hybrid Retrieval" (TOIS 2023):
-each leg is scaled per query from a fixed lower bound to its best score, then weighted. Their bound for cosine is its
-theoretical minimum, -1, which no text embedder comes near; ours is 0, where texts that have nothing in common lie
-(docs/decisions/0009 has the figures). Reciprocal rank fusion follows Cormack, Clarke and Buettcher (SIGIR 2009).
+each leg is scaled per query from a lower bound to its best score, then weighted. Their bound for cosine is its
+theoretical minimum, -1, which no text embedder comes near; ours is where texts lie that have nothing in common: 0, or
+more where an embedder has all texts in a narrow cone (docs/decisions/0009 and 0059 have the figures). Reciprocal rank
+fusion follows Cormack, Clarke and Buettcher (SIGIR 2009).
 
 Several queries are averaged by their weights, so that scores lie in [0, 1]: for scaled scores this is CombSUM (Fox and
 Shaw, TREC-2, 1994), for reciprocal ranks it is RRF over the lists of all of them.
@@ -24,8 +25,8 @@ import numpy.typing as npt
 from service.core.collections import FusionSettings
 from service.core.search import Explanation, LegExplanation, QueryExplanation
 
-FLOOR = 0.0
-"""The lower bound of both cosine and BM25."""
+LEAST_CERTAINTY = 1e-3
+"""Of the lexical leg, so that there is a leg that decides where both are at chance."""
 
 Item = TypeVar("Item", bound=Hashable)
 """What is ranked: documents or chunks. Items are comparable."""
@@ -50,13 +51,16 @@ class LegScores(Generic[Item]):
     """The scores of both legs for one query; None for a leg that did not run.
 
     Exact scores without a rank, looked up for items that something else found, count in a convex combination. An item
-    that a leg does not know has that leg's lower bound. `weight`: above 0. `certainty` in [0, 1]: see `DenseCertainty`.
+    that a leg does not know has that leg's lower bound, which is `floor` for cosines and 0 for BM25. `weight`: above 0.
+    `certainty`, `lexical_certainty` in [0, 1]: of the legs, see `DenseCertainty` and `QueryCandidates`.
     """
 
     dense: Leg[Item] | None = None
     lexical: Leg[Item] | None = None
     weight: float = 1.0
     certainty: float = 1.0
+    lexical_certainty: float = 1.0
+    floor: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,12 +94,21 @@ class Ranking(Generic[Item]):
     def _fused(self, item: Item, score: float, place: int) -> FusedItem[Item]:
         """The legs shown are those of the query that contributes most."""
         queries = [_explain(query, dense[:, place], lexical[:, place]) for query, dense, lexical in self._queries]
-        most = max((one for one in queries if one.dense or one.lexical), key=lambda one: one.gain)
+        most, scores = max(
+            (
+                (one, scores)
+                for one, (scores, *_) in zip(queries, self._queries, strict=True)
+                if one.dense or one.lexical
+            ),
+            key=lambda pair: pair[0].gain,
+        )
         explanation = Explanation(
             dense=most.dense,
             lexical=most.lexical,
             fusion=score,
             certainty=most.certainty,
+            lexical_certainty=scores.lexical_certainty,
+            floor=scores.floor,
             queries=tuple(queries) if len(queries) > 1 else (),
         )
         return FusedItem(item=item, score=score, explanation=explanation)
@@ -111,7 +124,7 @@ def rank_scores(scores: Mapping[Item, float], found: int | None = None) -> Leg[I
 def fuse(queries: Sequence[LegScores[Item]], settings: FusionSettings) -> Ranking[Item]:
     """Rank all items that any leg knows, best first; ties by the best cosine, then by BM25, then by item.
 
-    In a convex combination the odds of the dense leg are `alpha` : 1 - `alpha`, times its certainty. A leg without
+    In a convex combination the odds of the dense leg are `alpha` : 1 - `alpha`, each times its certainty. A leg without
     evidence (it did not run, or found nothing above its lower bound) leaves the decision on its query to the other
     leg, whose scores are not diminished.
     """
@@ -122,8 +135,8 @@ def fuse(queries: Sequence[LegScores[Item]], settings: FusionSettings) -> Rankin
     def columns(query: LegScores[Item]) -> tuple[LegScores[Item], Columns, Columns]:
         weights, share = _leg_weights(query, settings), query.weight / total_weight
         dense, lexical = (
-            _scale(leg, settings, share * weight, places)
-            for leg, weight in zip((query.dense, query.lexical), weights, strict=True)
+            _scale(leg, settings, share * weight, places, floor)
+            for leg, weight, floor in zip((query.dense, query.lexical), weights, (query.floor, 0.0), strict=True)
         )
         return query, dense, lexical
 
@@ -146,26 +159,29 @@ def _explain(query: LegScores[Item], dense: Columns, lexical: Columns) -> QueryE
 
 def _leg_weights(query: LegScores[Item], settings: FusionSettings) -> tuple[float, float]:
     """The weights of the dense and the lexical leg; reciprocal ranks are not weighted."""
-    evidence = [leg is not None and (leg.scores > FLOOR).any() for leg in (query.dense, query.lexical)]
+    legs = ((query.dense, query.floor), (query.lexical, 0.0))
+    evidence = [leg is not None and (leg.scores > floor).any() for leg, floor in legs]
     if settings.method == "rrf" or not all(evidence):
         return 1.0, 1.0
-    weight = dense_weight(settings, query.certainty)
+    weight = dense_weight(settings, query.certainty, query.lexical_certainty)
     return weight, 1.0 - weight
 
 
-def dense_weight(settings: FusionSettings, certainty: float) -> float:
+def dense_weight(settings: FusionSettings, certainty: float, lexical_certainty: float) -> float:
     """What the dense leg has of both in a convex combination."""
-    odds = settings.alpha * certainty
+    odds = settings.alpha * certainty / max(lexical_certainty, LEAST_CERTAINTY)
     return odds / (odds + 1.0 - settings.alpha) if settings.alpha < 1.0 else 1.0
 
 
-def _scale(leg: Leg[Item] | None, settings: FusionSettings, weight: float, places: Mapping[Item, int]) -> Columns:
+def _scale(
+    leg: Leg[Item] | None, settings: FusionSettings, weight: float, places: Mapping[Item, int], floor: float
+) -> Columns:
     """Scale and weight one leg. Without a score above the lower bound everything is 0."""
     columns: Columns = np.zeros((4, len(places)))
     columns[_SCORE] = -math.inf
     if leg is not None and leg.items:
-        span = leg.scores.max() - FLOOR
-        scaled = np.maximum(leg.scores - FLOOR, 0.0) / (span if span > 0 else math.inf)
+        span = leg.scores.max() - floor
+        scaled = np.maximum(leg.scores - floor, 0.0) / (span if span > 0 else math.inf)
         shares = (
             np.where(leg.ranks, weight / (settings.k + leg.ranks), 0.0) if settings.method == "rrf" else weight * scaled
         )

@@ -131,8 +131,10 @@ class PassageSelector:
         if any(contexts):  # apart, so that they do not change how rare a word is in the passages
             scores = await self._lexicon.score_passages(space.collection, parsed, contexts)
             lexical = lexical + CONTEXT_SHARE * np.array(scores)
-        weight = dense_weight(request.fusion or space.collection.settings.fusion, query.certainty)
-        fused = weight * _shares(np.array([one.score for one, _ in passages])) + (1 - weight) * _shares(lexical)
+        fusion = request.fusion or space.collection.settings.fusion
+        weight = dense_weight(fusion, query.certainty, query.lexical_certainty)
+        cosines = np.array([one.score for one, _ in passages]) - query.floor
+        fused = weight * _shares(cosines) + (1 - weight) * _shares(lexical)
         scored: defaultdict[DocumentId, list[tuple[Candidate, float, str]]] = defaultdict(list)
         for at in np.argsort(-fused, kind="stable").tolist():
             one, piece = passages[at]

@@ -125,7 +125,7 @@ class SearchPipeline:
                 candidates = await self._retrieve(context, vectors, filter_match, width)
             candidates = await constraints.apply_constraints(self.lexicon, context, candidates)
             candidates = await self._complete_scores(context, candidates, wanted)
-            confidence = confidence or await assess_confidence(self.lexicon, context, candidates)
+            confidence = confidence or assess_confidence(context, candidates)
             hits = list[Hit]()
             if confidence.withheld:
                 break
@@ -224,7 +224,7 @@ class SearchPipeline:
                 candidates = await candidate_sets.complete_scores(
                     self.vectors, self.lexicon, context, candidates, wanted
                 )
-                candidates = await candidate_sets.add_certainty(self._certainty, context.space, candidates)
+                candidates = await candidate_sets.add_certainty(self._certainty, self.lexicon, context, candidates)
         return candidate_sets.keep_newest_content(candidates)
 
     async def _fetch(

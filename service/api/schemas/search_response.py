@@ -32,6 +32,10 @@ class ExplanationFields(TypedDict):
     fusion: float
     certainty: float
     """Of the dense leg: 0 where its best find is no better than chance would give, 1 where it stands out."""
+    lexical_certainty: float
+    """0 where its best find has hardly any of the score that the words of the query could give, 1 from a quarter on."""
+    floor: float
+    """The cosine of what has nothing to do with the query, which counts 0."""
     rerank: RerankExplanation | None
     context: str
     """What the chunk carried besides title and text: the headings above it, and the header of the table it is in."""

@@ -109,6 +109,18 @@ def test_a_sound_space_is_healthy() -> None:
     assert findings.verdict == "healthy"
 
 
+def test_a_cone_is_sound_where_texts_are_in_order_within_it() -> None:
+    def cone(texts: Sequence[str]) -> Vectors:
+        return np.hstack([unit(sound(texts)), np.full((len(texts), 1), 1.3, np.float32)])
+
+    findings = found(cone)
+    assert measures(findings)["mean_cosine"].value == pytest.approx(0.63, abs=0.02)
+    assert findings.verdict == "healthy"
+    near = neighbours.nearest_neighbours(unit(cone(TEXTS)))
+    unasked = measure_sample(sample(unit(cone(TEXTS))), near)
+    assert measures(unasked)["mean_cosine"].verdict == "watch", "nothing shows that it does no harm"
+
+
 @pytest.mark.parametrize(("embed", "name"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_space_is_detected(embed: Embedder, name: str) -> None:
     findings = found(embed)

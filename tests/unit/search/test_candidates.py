@@ -68,6 +68,20 @@ async def test_the_dense_leg_weighs_as_much_as_it_is_certain(api: Edge, monkeypa
     assert dense["hits"][0]["score"] == 1.0, "alone it decides, however little it is certain"
 
 
+@pytest.mark.parametrize(
+    ("best", "most", "certain"),
+    [(5.0, 10.0, 1.0), (0.5, 10.0, 0.0), (1.75, 10.0, 0.5), (0.5, None, 1.0), (0.5, 0.0, 1.0)],
+)
+def test_a_lexical_leg_that_found_little_of_the_query_is_not_certain(
+    best: float, most: float | None, certain: float
+) -> None:
+    """Such as names and numbers of a question in another language."""
+    found = Candidate(document_id=DocumentId("d"), content_revision=1, score=best)
+    leg = LegResult(candidates={(found.document_id, None): found}, exhausted=True)
+    query = QueryCandidates(vector=None, dense=None, lexical=leg, max_score=most)
+    assert query.lexical_certainty == pytest.approx(certain)
+
+
 async def test_what_is_left_of_a_document_that_changed_is_what_its_new_words_say() -> None:
     """The space has its former content, the look-up by words brought the new one: a find all the same."""
     name = DocumentId("d")

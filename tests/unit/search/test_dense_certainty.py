@@ -69,6 +69,17 @@ async def test_random_chunks_are_drawn_once_until_there_are_many_more_or_time_ha
     assert vectors.samples == 3
 
 
+async def test_the_floor_is_where_texts_lie_that_have_nothing_in_common() -> None:
+    class Cone(RandomVectors):
+        async def sample(self, version: EmbedderVersion, size: int) -> VectorSample:
+            drawn = await super().sample(version, size)
+            return VectorSample(chunks=drawn.chunks, vectors=drawn.vectors / 4 + 0.75 * QUERY)
+
+    assert await DenseCertainty(RandomVectors(FakeStore())).floor(space(1_000), QUERY) == 0.0
+    assert await DenseCertainty(Cone(FakeStore())).floor(space(1_000), QUERY) == pytest.approx(0.69, abs=0.01)
+    assert await DenseCertainty(Cone(FakeStore())).floor(space(MIN_SAMPLE_SIZE - 1), QUERY) == 0.0
+
+
 async def test_a_space_with_hardly_anything_in_it_is_trusted_and_only_so_many_are_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -94,6 +94,27 @@ def test_a_dense_leg_that_is_not_certain_weighs_less_and_the_other_more() -> Non
     assert scores(of_dense) == {A: 1.0, B: 0.0}, "who wants the dense leg alone gets it"
 
 
+@pytest.mark.parametrize(
+    ("dense", "lexical", "shares"), [(1, 0.5, (2, 1)), (0.5, 0.5, (1, 1)), (0, 0, (0, 1)), (1, 0, (1, 0))]
+)
+def test_each_leg_weighs_as_much_as_it_is_certain(dense: float, lexical: float, shares: tuple[int, int]) -> None:
+    evidence = LegScores(
+        dense=rank_scores({A: 0.8}), lexical=rank_scores({B: 5.0}), certainty=dense, lexical_certainty=lexical
+    )
+    found = scores(fuse_queries([evidence], CONVEX))
+    assert (found[A], found[B]) == pytest.approx(tuple(share / sum(shares) for share in shares), abs=2e-3)
+
+
+def test_a_space_in_a_narrow_cone_is_fused_as_the_same_space_without_it() -> None:
+    """Cosines count from where texts lie that have nothing in common."""
+    dense, lexical = {A: 0.8, B: 0.5, C: -0.1}, rank_scores({C: 8.0, B: 6.0})
+    plain = fuse_queries([LegScores(dense=rank_scores(dense), lexical=lexical)], CONVEX)
+    cone = rank_scores({item: 0.75 + cosine / 4 for item, cosine in dense.items()})
+    found = fuse_queries([LegScores(dense=cone, lexical=lexical, floor=0.75)], CONVEX)
+    assert scores(found) == pytest.approx(scores(plain))
+    assert {fused.explanation.floor for fused in found} == {0.75}
+
+
 def test_scores_that_were_looked_up_count_but_have_no_rank() -> None:
     ranking = fuse({A: 0.9, B: 0.3}, {B: 5.0}, CONVEX, found_by_dense=1)
     explained = {fused.item: fused.explanation.dense for fused in ranking}
