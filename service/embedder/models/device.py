@@ -66,7 +66,7 @@ def use_threads(tokens: int, most: int) -> None:
 
 
 def tensors(arrays: Mapping[str, npt.NDArray[np.int64]], device: torch.device) -> dict[str, torch.Tensor]:
-    """The inputs of a model on its device. To a CUDA device they go from pinned memory, so that nothing waits for it."""
+    """The inputs of a model on its device. To a CUDA device they go from pinned memory: nothing waits for it."""
     found = {name: torch.from_numpy(array) for name, array in arrays.items()}
     if device.type == "cuda":
         found = {name: tensor.pin_memory() for name, tensor in found.items()}
