@@ -35,7 +35,8 @@ from service.embedder.models import fingerprint, onnx_prepare, source
 from service.embedder.models.batch_packing import pack
 from service.embedder.models.encoder import SentenceTransformerEncoder
 from service.embedder.models.kept_files import missing
-from service.embedder.models.onnx_model import DESCRIPTION, NETWORKS, OnnxModel, OnnxOptions
+from service.embedder.models.onnx_choice import NETWORKS, OnnxOptions
+from service.embedder.models.onnx_model import DESCRIPTION, OnnxModel
 from service.embedder.models.onnx_network import OnnxNetwork
 from service.embedder.models.text_tokenizer import TextTokenizer
 from service.embedder.models.transformer import TransformerModel

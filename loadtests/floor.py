@@ -70,7 +70,7 @@ def models(folder: Path) -> dict[str, Embed]:
     embeds: dict[str, Embed] = {}
     for precision in ("float32", "8 bits"):
         file = folder / f"{precision}.onnx"
-        export(network, inputs, file, eight_bit=precision == "8 bits")
+        export(network, inputs, file, eight_bit="blocks" if precision == "8 bits" else None)
         for threads in (1, 0):
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads

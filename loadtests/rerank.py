@@ -1,15 +1,17 @@
-"""What reranking costs beside its forward passes: `python -m loadtests.rerank [--collection FOLDER]`.
+"""What reranking costs: `python -m loadtests.rerank [--collection FOLDER]`.
 
 For each query 50 passages, read by the whole second stage of a search (portions, tokens, packing, passes, calibration,
-blend), and in turns with it, so that all share whatever else the machine does, by
+blend) in PyTorch, and in turns with it, so that all share whatever else the machine does, by
 
 - the bare network over the very same batches, their tensors ready made;
 - the bare network over the best packing of all 50 at once: what reading in portions costs;
-- `CrossEncoder.predict` of sentence-transformers over the same pairs and weights, 32 at a time.
+- `CrossEncoder.predict` of sentence-transformers over the same pairs and weights, 32 at a time;
+- the stage with every layer computed for all tokens, which is 1 of a second table;
+- the stage of a search for 10 hits, which reads excerpts first, in PyTorch, and in what runs here by default.
 
 Ratios of one run are what to trust. `--one-core`: one thread, by the processor time of the process, which other work on
-the machine hardly touches. `--collection`: a folder in BEIR layout, of which queries and passages are drawn; without
-one, random words.
+the machine hardly touches. `--collection`: a folder in BEIR layout: its queries, and the passages that share most with
+each; without one, random words.
 """
 
 import argparse
@@ -18,12 +20,16 @@ import itertools
 import json
 import os
 import random
+import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from sentence_transformers import CrossEncoder
@@ -38,7 +44,7 @@ from service.embedder.models.batch_packing import cheapest_packing
 from service.embedder.models.device import use_threads
 from service.embedder.models.scheduler import PassScheduler
 from service.embedder.models.text_tokenizer import Tokens
-from service.embedder.reranker import adapter
+from service.embedder.reranker import adapter, first_token
 from service.embedder.reranker.cross_encoder import PackedCrossEncoder
 from service.embedder.reranker.reranker import CrossEncoderReranker
 from service.search.context import SearchContext
@@ -47,6 +53,9 @@ from service.search.rerank import RerankStage
 DEPTH = 50
 LONGEST = 200
 """Words of a passage: about what fits a chunk."""
+K = 10
+"""Hits that a search asks for; with `DEPTH` of them all passages are read whole."""
+BARE, BEFORE = "bare passes, same batches", "all whole, every layer for all tokens, PyTorch"
 Question = tuple[str, list[str]]
 Batches = list[dict[str, torch.Tensor]]
 
@@ -64,7 +73,15 @@ def questions(collection: Path | None, count: int) -> list[Question]:
     texts = [f"{row.get('title', '')}\n{' '.join(row['text'].split()[:LONGEST])}" for row in rows]
     with (collection / "queries.jsonl").open(encoding="utf-8") as lines:
         asked = [json.loads(line)["text"] for line in itertools.islice(lines, count)]
-    return [(query, dice.sample(texts, DEPTH)) for query in asked]
+    terms = [set(re.findall(r"\w+", text.lower())) for text in texts]
+    common = Counter(itertools.chain.from_iterable(terms))
+
+    def nearest(query: str) -> list[str]:
+        wanted = set(re.findall(r"\w+", query.lower()))
+        shared = [sum(1 / common[term] for term in wanted & found) for found in terms]
+        return [texts[at] for at in sorted(range(len(texts)), key=lambda at: -shared[at])[:DEPTH]]
+
+    return [(query, nearest(query)) for query in asked]
 
 
 @contextmanager
@@ -93,7 +110,7 @@ def bare(pairs: PackedCrossEncoder, batches: Batches) -> None:
     for inputs in batches:
         if pairs.device.type == "cpu":
             use_threads(inputs["input_ids"].numel(), pairs._threads)
-        pairs._network(**inputs).logits.cpu()
+        pairs.network(**inputs).logits.cpu()
 
 
 def hits(passages: Sequence[str]) -> list[Hit]:
@@ -128,37 +145,52 @@ def library(name: str, dtype: torch.dtype) -> Iterator[CrossEncoder]:
 def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -> None:
     clock = time.process_time if one_core else time.perf_counter
     scheduler = PassScheduler()
-    reranker = CrossEncoderReranker(name, scheduler, device="cpu", threads=1 if one_core else 0)
-    stage, everything = RerankStage(reranker), RerankSettings(depth=DEPTH, weight=1.0)
+    settings: dict[str, Any] = {"device": "cpu", "threads": 1 if one_core else 0}
+    everything = RerankSettings(depth=DEPTH, weight=1.0)
     times: dict[str, list[float]] = {}
-    padded, portioned, passes, whole = 0, 0, 0, 0
-    with asyncio.Runner() as runner:
-        runner.run(reranker.warm())
-        pairs = reranker._model
-        assert pairs is not None
-        dtype = next(pairs._network.parameters()).dtype
+    padded, portioned, passes = 0, 0, 0
+    with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as kept:
+
+        def opened(**differing: Any) -> tuple[Any, RerankStage]:
+            reranker = CrossEncoderReranker(name, scheduler, **settings, **differing)
+            runner.run(reranker.warm())
+            return reranker._model, RerankStage(reranker)
+
+        pairs, stage = opened()
+        with patch.object(first_token, "narrow", return_value=False):
+            _, before = opened()
+        default, chosen = opened(backend="auto", exports=Path(kept))
+        dtype = next(pairs.network.parameters()).dtype
         with library(name, dtype) as theirs:
             for query, passages in asked:
                 found = hits(passages)
 
-                def ours(query: str = query, found: list[Hit] = found) -> None:
+                def search(
+                    stage: RerankStage, k: int, asked: RerankSettings, query: str = query, found: list[Hit] = found
+                ) -> None:
                     nowhere: Any = None  # the stage does not need a space
-                    context = SearchContext(SearchRequest(text=query, k=DEPTH), nowhere)
-                    runner.run(stage.rerank(context, everything, found))
+                    context = SearchContext(SearchRequest(text=query, k=k), nowhere)
+                    runner.run(stage.rerank(context, asked, found))
 
                 with seen() as batches:
-                    ours()
+                    search(stage, DEPTH, everything)
                 encodings, *_ = pairs.tokens(query, passages)
                 packing = cheapest_packing(list(map(len, encodings)), pairs.batch_tokens, pairs.pass_overhead)
                 same = tensors(pairs, batches)
                 at_once = tensors(pairs, [[encodings[at] for at in batch] for batch in packing])
                 rivals: dict[str, Callable[[], object]] = {
-                    "bare passes, same batches": lambda same=same: bare(pairs, same),  # type: ignore[misc]
-                    "the stage of a search": ours,
-                    "bare passes, all 50 packed at once": lambda at_once=at_once: bare(pairs, at_once),  # type: ignore[misc]
-                    "CrossEncoder.predict": lambda query=query, passages=passages: theirs.predict(  # type: ignore[misc]
-                        [(query, passage) for passage in passages], batch_size=32, show_progress_bar=False
+                    BARE: partial(bare, pairs, same),
+                    "the stage, all whole": partial(search, stage, DEPTH, everything),
+                    "bare passes, all 50 packed at once": partial(bare, pairs, at_once),
+                    "CrossEncoder.predict": partial(
+                        theirs.predict,
+                        [(query, passage) for passage in passages],
+                        batch_size=32,
+                        show_progress_bar=False,
                     ),
+                    BEFORE: partial(search, before, DEPTH, everything),
+                    "excerpts, PyTorch": partial(search, stage, K, RerankSettings()),
+                    f"excerpts, {type(default).__name__}": partial(search, chosen, K, RerankSettings()),
                 }
                 for _ in range(rounds):
                     for rival, run in rivals.items():
@@ -166,11 +198,9 @@ def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -
                         run()
                         times.setdefault(rival, []).append(clock() - started)
                 padded += sum(inputs["input_ids"].numel() for inputs in same)
-                whole += sum(inputs["input_ids"].numel() for inputs in at_once)
                 portioned += sum(map(len, encodings))
                 passes += len(same)
         runner.run(scheduler.close())
-    reference = median(times["bare passes, same batches"])
     share = 100 * padded / portioned - 100
     heading(
         f"{len(asked)} queries x {rounds} rounds, {DEPTH} passages, {portioned / len(asked) / DEPTH:.0f} tokens a pair"
@@ -178,10 +208,11 @@ def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -
     print(
         f"{passes / len(asked):.1f} passes a query, {share:.0f} % padding; {torch.get_num_threads()} threads, {dtype}"
     )
-    table(
-        ["", "median ms", "of the bare passes"],
-        [[rival, median(taken), median(taken) / reference] for rival, taken in times.items()],
-    )
+    order = list(times)
+    split = order.index(BEFORE)
+    for reference, rivals_of in ((BARE, order[:split]), (BEFORE, order[split:])):
+        rows = [[one, median(times[one]), median(times[one]) / median(times[reference])] for one in rivals_of]
+        table(["", "median ms", f"of {reference}"], rows)
 
 
 def main() -> None:

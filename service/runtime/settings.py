@@ -94,8 +94,8 @@ class Settings(BaseSettings):
     )
     model_backend: Literal["auto", "torch", "onnx"] = Field(
         "auto",
-        description="What runs embedders on CPU: PyTorch, ONNX Runtime, or what is faster here, measured at the first "
-        "use and remembered in the data folder.",
+        description="What runs embedders and the reranker on CPU: PyTorch, ONNX Runtime, or what is faster here, "
+        "measured at the first use and remembered in the data folder.",
     )
     encoder_url: str | None = Field(
         None, description="Another Azimuth that encodes instead of this one; both must know the same models."

@@ -14,7 +14,8 @@ from service.core.collections import EmbedderSpec
 from service.core.ports.embedder import Encoder
 from service.embedder.models import onnx_model, source
 from service.embedder.models.loader import ModelLoader
-from service.embedder.models.onnx_model import NETWORKS, TORCH, OnnxModel
+from service.embedder.models.onnx_choice import NETWORKS, TORCH
+from service.embedder.models.onnx_model import OnnxModel
 from service.embedder.models.transformer import TransformerModel
 from tests.running import wait_for
 
@@ -51,7 +52,8 @@ def choose(measured: Path, query: str, passages: str) -> None:
 
 def backends() -> dict[str, str]:
     samples = [sample for metric in metrics.MODEL_BACKEND.collect() for sample in metric.samples]
-    return {sample.labels["use"]: sample.labels["backend"] for sample in samples if sample.value == 1}
+    ours = [one.labels for one in samples if one.value == 1 and one.labels["model"] == source.BUNDLED]
+    return {labels["use"]: labels["backend"] for labels in ours}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -74,9 +76,9 @@ def test_a_later_load_needs_no_pytorch_and_measures_nothing(exports: Path, measu
 import sys
 from pathlib import Path
 from service.core.collections import EmbedderSpec
-from service.embedder.models import onnx_model, source
+from service.embedder.models import onnx_choice, source
 from service.embedder.models.loader import ModelLoader
-onnx_model.subprocess = None
+onnx_choice.subprocess = None
 load = ModelLoader(device="cpu", precision="auto", threads=1, backend="auto", exports=Path({str(exports)!r}))
 encoder = load(EmbedderSpec(model={source.BUNDLED!r}))
 encoder.encode(["a query"], "query")

@@ -19,8 +19,10 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from service.core.errors import ModelUnavailable, Overloaded
 from service.embedder.models import loading
+from service.embedder.models.onnx_choice import OnnxOptions
 from service.embedder.models.scheduler import PassScheduler
 from service.embedder.models.text_tokenizer import Tokens
+from service.embedder.reranker import onnx_cross_encoder, onnx_prepare
 from service.embedder.reranker.cross_encoder import PackedCrossEncoder
 from service.embedder.reranker.reranker import CrossEncoderReranker
 
@@ -65,6 +67,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("reranker"))
 
 
+Backend = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def exports(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model as ONNX Runtime reads it."""
+    root = tmp_path_factory.mktemp("exports")
+    digest = onnx_cross_encoder.digest(str(folder))
+    paths = {"name": str(folder), "folder": str(folder), "root": str(root), "digest": digest}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_prepare, "TRIAL_SECONDS", 0.0)
+        for precision in ("float32", "auto"):
+            options = OnnxOptions(**paths, backend="auto", precision=precision, threads=0)
+            with options.kept.locked():
+                onnx_prepare.prepare(options)
+    return root
+
+
+@pytest.fixture(params=["torch", pytest.param("onnx", marks=pytest.mark.slow)])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    if request.param == "torch":
+        return {}
+    return {"backend": "onnx", "exports": request.getfixturevalue("exports")}
+
+
 def expected(folder: Path) -> np.ndarray:
     library = CrossEncoder(str(folder), device="cpu")
     scores: np.ndarray = library.predict([(QUERY, passage) for passage in PASSAGES], activation_fn=torch.nn.Sigmoid())
@@ -97,12 +124,27 @@ def watched_passes(then: Callable[[int], None] = lambda number: None) -> Iterato
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-async def test_agreement_with_the_library(folder: Path, precision: str) -> None:
-    async with reranker(str(folder), precision=precision) as opened:
+async def test_agreement_with_the_library(folder: Path, backend: Backend, precision: str) -> None:
+    async with reranker(str(folder), precision=precision, **backend) as opened:
         scores = np.array((await opened.read(QUERY, PASSAGES)).scores)
     assert scores.std() > 0.05
     assert ((scores >= 0) & (scores <= 1)).all()
     np.testing.assert_allclose(scores, expected(folder), atol=1e-4 if precision == "float32" else 0.1)
+
+
+@pytest.mark.slow
+async def test_in_eight_bits_scores_are_close_and_depend_on_no_other_passage(
+    folder: Path, exports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_cross_encoder, "PROOF_ERROR", 1.0)  # it knows no word of the canary texts
+    for file in exports.rglob("seconds-auto-*.json"):
+        file.write_text(json.dumps({"pairs": {"onnx_int8": 0.1, "onnx_float32": 1.0, "torch": 1.0}}))
+    async with reranker(str(folder), precision="auto", backend="auto", exports=exports) as opened:
+        together = np.array((await opened.read(QUERY, PASSAGES)).scores)
+        alone = [(await opened.read(QUERY, [passage])).scores[0] for passage in PASSAGES]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    difference = np.abs(together - expected(folder)).max()
+    assert 1e-4 < difference < 0.1
 
 
 async def test_in_bfloat16_different_passages_have_different_scores(folder: Path) -> None:
@@ -129,11 +171,13 @@ async def test_passes_keep_the_budget_and_cost_little_padding(folder: Path) -> N
     assert sum(max(lengths) * len(lengths) for lengths in passes) < 1.2 * sum(map(sum, passes))
 
 
-async def test_a_pair_that_is_too_long_loses_the_end_of_its_passage_and_is_counted(folder: Path) -> None:
+async def test_a_pair_that_is_too_long_loses_the_end_of_its_passage_and_is_counted(
+    folder: Path, backend: Backend
+) -> None:
     before = REGISTRY.get_sample_value("azimuth_rerank_truncated_pairs_total") or 0.0
     whole, longer = "sorted list " * 10, "sorted list " * 10 + "key " * 100
     long_query = "how to sort a list by key " * 3  # 18 + 3 special tokens of the 64 that the model takes
-    async with reranker(str(folder)) as opened:
+    async with reranker(str(folder), **backend) as opened:
         reading = await opened.read(long_query, [whole, longer, longer + " cancel"])
         assert (await opened.read(QUERY, [whole])).truncated == 0
         kept = longer.split()[: 64 - 3 - len(long_query.split())]
@@ -151,9 +195,9 @@ LONG = "function " * 200
 
 
 @pytest.mark.parametrize("words", [30, 45, ROOM - ROOM // 4])
-async def test_the_passage_is_cut_before_the_query(folder: Path, words: int) -> None:
+async def test_the_passage_is_cut_before_the_query(folder: Path, backend: Backend, words: int) -> None:
     query = " ".join((WORDS * 10)[:words])
-    async with reranker(str(folder)) as opened:
+    async with reranker(str(folder), **backend) as opened:
         reading = await opened.read(query, [LONG, "sorted list"])
         same = await opened.read(query, ["function " * (ROOM - words), "sorted list"])
     assert (reading.query_share, reading.truncated) == (1.0, 1)
@@ -162,10 +206,12 @@ async def test_the_passage_is_cut_before_the_query(folder: Path, words: int) -> 
 
 
 @pytest.mark.parametrize(("passage", "left"), [(LONG, ROOM - ROOM // 4), ("python list", ROOM - 2), ("", ROOM)])
-async def test_a_query_that_does_not_fit_keeps_its_beginning_and_its_end(folder: Path, passage: str, left: int) -> None:
+async def test_a_query_that_does_not_fit_keeps_its_beginning_and_its_end(
+    folder: Path, backend: Backend, passage: str, left: int
+) -> None:
     words = (WORDS * 80)[:1_000]
     ends = " ".join(words[: left - left // 2] + words[-(left // 2) :])
-    async with reranker(str(folder)) as opened:
+    async with reranker(str(folder), **backend) as opened:
         reading = await opened.read(" ".join(words), [passage])
         same = await opened.read(ends, [passage])
         assert reading.query_share == pytest.approx(left / 1_000)
@@ -185,8 +231,8 @@ async def test_any_long_query_is_read_and_reported(text: str) -> None:
     assert reading.query_share <= 1
 
 
-async def test_many_callers_at_once(folder: Path) -> None:
-    async with reranker(str(folder)) as opened:
+async def test_many_callers_at_once(folder: Path, backend: Backend) -> None:
+    async with reranker(str(folder), **backend) as opened:
         answers = await asyncio.gather(*(opened.read(QUERY, PASSAGES) for _ in range(4)))
         assert (await opened.read(QUERY, [])).scores == ()
     for answer in answers:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from service.core.errors import ModelUnavailable
-from service.embedder.models.pass_budget import CPU_BATCH_TOKENS, threads_for
+from service.embedder.models.pass_budget import CPU_BATCH_TOKENS, CPU_PASS_OVERHEAD, threads_for
 from service.embedder.models.text_tokenizer import Tokens
 
 
@@ -53,11 +53,11 @@ def batch_tokens(device: torch.device) -> int:
 
 
 def pass_overhead(device: torch.device) -> int:
-    """Fixed cost of one more forward pass, in tokens: see the rates at `CPU_BATCH_TOKENS`.
+    """Fixed cost of one more forward pass, in tokens.
 
     A pass on a GPU launches hundreds of kernels, which a small batch does not hide.
     """
-    return 64 if device.type == "cpu" else 8192
+    return CPU_PASS_OVERHEAD if device.type == "cpu" else 8192
 
 
 def use_threads(tokens: int, most: int) -> None:

@@ -27,7 +27,7 @@ class ModelLoader:
     def __init__(
         self, *, device: str, precision: str, threads: int, backend: str = "torch", exports: Path | None = None
     ) -> None:
-        """`backend`: see `OnnxOptions`. `exports`: where to keep what is made of models; None: without ONNX Runtime."""
+        """`backend`: torch, or see `OnnxOptions`. `exports`: for what is made of models; None: no ONNX Runtime."""
         self._device, self._precision, self._threads = device, precision, threads
         self._backend, self._exports = backend, exports
         self._contents: dict[Path, fingerprint.Content] = {}
@@ -76,16 +76,11 @@ class ModelLoader:
                 TransformerModel(folder, device=self._device, precision=self._precision, threads=self._threads)
             )
 
-        if (
-            self._exports is None
-            or self._backend == "torch"
-            or self._precision == "bfloat16"
-            or not on_cpu(self._device)
-        ):
+        if self._exports is None or not tries_onnx(self._backend, self._precision, self._device):
             return pytorch()
-        from service.embedder.models import onnx_model
+        from service.embedder.models import onnx_choice, onnx_model
 
-        options = onnx_model.OnnxOptions(
+        options = onnx_choice.OnnxOptions(
             name=name,
             folder=str(folder),
             root=str(self._exports),
@@ -96,6 +91,11 @@ class ModelLoader:
         )
         model = onnx_model.load(options, pytorch)
         return pytorch() if model is None else checked(model)
+
+
+def tries_onnx(backend: str, precision: str, device: str) -> bool:
+    """May ONNX Runtime run a model with these settings?"""
+    return backend != "torch" and precision != "bfloat16" and on_cpu(device)
 
 
 def on_cpu(device: str) -> bool:

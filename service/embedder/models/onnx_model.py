@@ -5,25 +5,20 @@ every load: the vectors must be those of PyTorch. Where PyTorch was faster for l
 of them comes; until it is ready they run here.
 """
 
-import json
 import logging
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
-from service.core import metrics
 from service.core.ids import Role
 from service.core.vector_math import unit_rows
-from service.embedder.models.kept_files import KeptFiles, machine, missing
+from service.embedder.models.onnx_choice import TORCH, OnnxOptions, fastest, prepared, report
 from service.embedder.models.onnx_network import OnnxNetwork
 from service.embedder.models.padding import Padding
 from service.embedder.models.pass_budget import CPU_BATCH_TOKENS
@@ -36,40 +31,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Use = Literal["query", "passages"]
-TORCH = "torch"
-NETWORKS = ("onnx_float32", "onnx_int8")
-HANDICAPS = {"onnx_float32": 1.0, "onnx_int8": 1.1, TORCH: 1.2}
-"""Times durations: what costs exactness, or the memory of PyTorch, must gain more than a little."""
+PROGRAM = "service.embedder.models.onnx_prepare"
 QUERY_TOKENS = 128
 """Padded tokens up to which a pass counts as one of short queries: reading the weights takes much of its time."""
 PROOF_TEXTS = (*CANARY_TEXTS, " ".join(CANARY_TEXTS * 3))
-PREPARE_SECONDS = 180.0
-"""About ten on a machine with nothing else to do. What is ready when they end is there at the next start."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OnnxOptions:
-    """Which model is exported where. `digest`: of its content. `folder`: its files. `root`: for what is kept.
-
-    `backend` auto: what is fastest; onnx: PyTorch only if nothing else works. `precision` float32: no 8 bits.
-    """
-
-    name: str
-    folder: str
-    root: str
-    digest: str
-    backend: str
-    precision: str
-    threads: int
-
-    @property
-    def kept(self) -> KeptFiles:
-        return KeptFiles(self.root, self.digest)
-
-    @property
-    def seconds(self) -> str:
-        """Under what name durations are kept: with everything that they depend on."""
-        return f"seconds-{self.precision}-{machine(self.threads)}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,60 +99,28 @@ def load(options: OnnxOptions, pytorch: Callable[[], "TransformerModel"]) -> Onn
     """None, logged with the reason, where PyTorch (loaded by `pytorch`) has to run all passes."""
     model = None
     backends: dict[Use, str] = {"query": TORCH, "passages": TORCH}
+    refusal: str | None = "it is faster, or nothing else gives the same vectors"
     try:
-        described, seconds, networks = _prepared(options)
+        values, seconds, networks = prepared(options, PROGRAM)
+        described = DESCRIPTION.validate_python(values)
         tokenizer = TextTokenizer(described.tokenizer, described.max_tokens, direction=described.truncated_side)
         proof = tokenizer.read(PROOF_TEXTS)
 
-        def fastest(use: Use, names: Sequence[str]) -> str:
-            ranked = sorted(names, key=lambda name: seconds[use][name] * HANDICAPS[name])
-            return next(
-                (name for name in ranked if name == TORCH or _proven(networks[name], described, proof, use)), TORCH
-            )
+        def choose(use: Use, names: Sequence[str]) -> str:
+            return fastest(names, seconds[use], lambda name: _proven(networks[name], described, proof, use))
 
-        exported = NETWORKS if options.precision == "auto" else NETWORKS[:1]
-        rivals = (*exported, TORCH) if options.backend == "auto" else exported
-        query, passages = fastest("query", rivals), fastest("passages", rivals)
+        query, passages = choose("query", options.rivals), choose("passages", options.rivals)
         # Until PyTorch is loaded, the network that is in memory for queries does.
-        choices = ((query,), exported) if passages == TORCH else ((passages,),)
-        long = next((one for one in map(partial(fastest, "passages"), choices) if one != TORCH), TORCH)
-        reason = "it is faster, or nothing else gives the same vectors"
+        choices = ((query,), options.exported) if passages == TORCH else ((passages,),)
+        long = next((one for one in map(partial(choose, "passages"), choices) if one != TORCH), TORCH)
         if TORCH not in (query, long):
-            backends = {"query": query, "passages": passages}
-            model = OnnxModel(
-                described, tokenizer, networks[query], networks[long], pytorch if passages == TORCH else None
-            )
+            backends, refusal = {"query": query, "passages": passages}, None
+            later = pytorch if passages == TORCH else None
+            model = OnnxModel(described, tokenizer, networks[query], networks[long], later)
     except Exception as error:  # of exports, of files, of ONNX Runtime
-        reason = str(error) or type(error).__name__
-    for use, backend in backends.items():
-        for one in (*NETWORKS, TORCH):
-            metrics.MODEL_BACKEND.labels(options.name, use, one).set(one == backend)
-    if model is None:
-        log.warning("the model runs in PyTorch", extra={"model": options.name, "reason": reason})
-    else:
-        log.info("model loaded", extra={"model": options.name, "backends": backends, "dimensions": model.dimensions})
+        refusal = str(error) or type(error).__name__
+    report(options.name, backends, refusal)
     return model
-
-
-def _prepared(options: OnnxOptions) -> tuple[Description, Mapping[Use, Mapping[str, float]], Mapping[str, OnnxNetwork]]:
-    """The description, how long passes took here, and the networks: from before, or made by another process now."""
-
-    def read() -> tuple[Description, Any, Mapping[str, OnnxNetwork]]:
-        described = DESCRIPTION.validate_python(options.kept.value("description", missing))
-        networks = {name: OnnxNetwork(options.kept.file(name, missing), options.threads) for name in NETWORKS}
-        return described, options.kept.value(options.seconds, missing), networks
-
-    with options.kept.locked():
-        with suppress(FileNotFoundError):
-            return read()
-        command = [sys.executable, "-m", "service.embedder.models.onnx_prepare", json.dumps(asdict(options))]
-        log.info("model is exported for ONNX Runtime and measured", extra={"model": options.name})
-        done = subprocess.run(  # noqa: S603 the command is our own
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PREPARE_SECONDS, check=False
-        )
-        if done.returncode:
-            raise RuntimeError(" ".join(done.stderr.strip().splitlines()[-1:]) or f"exit status {done.returncode}")
-        return read()
 
 
 def _proven(network: OnnxNetwork, described: Description, texts: Sequence[Tokens], use: Use) -> bool:

@@ -5,7 +5,7 @@ PyTorch needs hundreds of megabytes, which a process cannot give back. This one 
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from torch import nn
 
 from service.core.errors import ModelUnavailable
 from service.embedder.models import fingerprint, onnx_export, pretrained
-from service.embedder.models.onnx_model import DESCRIPTION, NETWORKS, PROOF_TEXTS, TORCH, Description, OnnxOptions, Use
+from service.embedder.models.onnx_choice import TORCH, OnnxOptions
+from service.embedder.models.onnx_model import DESCRIPTION, PROOF_TEXTS, Description, Use
 from service.embedder.models.onnx_network import OnnxNetwork, seconds_of
 from service.embedder.models.text_tokenizer import Tokens
 from service.embedder.models.transformer import TransformerModel
@@ -29,12 +30,7 @@ def prepare(options: OnnxOptions) -> None:
     source = TransformerModel(Path(options.folder), device="cpu", precision="float32", threads=0, pack=False)
     if fingerprint.content(Path(options.folder)).digest != options.digest:
         raise ModelUnavailable(f"{options.folder} was changed")  # or its export would be kept as that of another model
-    kept = options.kept
-    kept.value("description", partial(_describe, source))
-    networks = {
-        name: OnnxNetwork(kept.file(name, partial(_export, source, name)), options.threads) for name in NETWORKS
-    }
-    kept.value(options.seconds, partial(_measure, options, networks, source))
+    options.make(partial(_describe, source), partial(_export, source), partial(_measure, options, source))
 
 
 def _describe(source: TransformerModel) -> object:
@@ -53,7 +49,7 @@ def _describe(source: TransformerModel) -> object:
 
 def _export(source: TransformerModel, name: str, file: Path) -> None:
     example = source.tensors(source.tokenizer.read(PROOF_TEXTS))
-    onnx_export.export(_Chain(source.modules), example, file, eight_bit=name == "onnx_int8")
+    onnx_export.export(_Chain(source.modules), example, file, eight_bit="blocks" if name == "onnx_int8" else None)
 
 
 class _Chain(nn.Module):
@@ -70,7 +66,7 @@ class _Chain(nn.Module):
 
 
 def _measure(
-    options: OnnxOptions, networks: dict[str, OnnxNetwork], source: TransformerModel
+    options: OnnxOptions, source: TransformerModel, networks: Mapping[str, OnnxNetwork]
 ) -> dict[Use, dict[str, float]]:
     """Processor time of one short query, and of one pass of passages, by backend."""
     pytorch = TransformerModel(Path(options.folder), device="cpu", precision=options.precision, threads=options.threads)

@@ -13,6 +13,9 @@ CPU_BATCH_TOKENS = 4096
 4,096 / 8,192 / 16,384 tokens give 0.91 / 0.97 / 1 / 0.99 / 0.85 of the best rate: small passes read the weights too
 often, large ones push the activations out of the cache."""
 
+CPU_PASS_OVERHEAD = 64
+"""Cost of one more pass on CPU, in padded tokens: see the rates above."""
+
 _SMOOTHING = 0.2
 _GROWTH = 1.02
 

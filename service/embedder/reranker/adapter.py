@@ -4,6 +4,8 @@ A LoRA adapter (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models",
 each linear layer W of the backbone; the trained layer is W + (alpha / r) B A. It also holds, in full, the pooler (tanh
 of a dense layer over [CLS]) and the head that gives one logit for a pair. A folder holds `adapter.safetensors`,
 `adapter.json` and `README.md`, the model card.
+
+PyTorch is imported where it is needed: a process that runs the reranker in ONNX Runtime reads only the description.
 """
 
 import json
@@ -12,18 +14,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as serialized
-from torch import nn
 
 from service.core.errors import ModelUnavailable
 from service.core.logistic import Logistic
 from service.core.relevance import RelevanceCalibration
-from service.embedder.models import fingerprint, pretrained, source
+from service.embedder.models import fingerprint, source
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
     from transformers import PreTrainedTokenizerFast
 
 BUNDLED = "azimuth-minilm-l6"
@@ -69,7 +69,7 @@ class LoadedCrossEncoder:
     passage the second. `tokenizer` encodes two texts so.
     """
 
-    network: nn.Module
+    network: "nn.Module"
     tokenizer: Any
     max_tokens: int
     calibration: Logistic
@@ -81,13 +81,17 @@ def is_adapter(name: str) -> bool:
     return name == BUNDLED or (Path(name) / CONFIG).is_file()
 
 
+def folder_of(name: str) -> Path:
+    return Path(str(files("service.embedder.reranker") / "adapters" / BUNDLED)) if name == BUNDLED else Path(name)
+
+
 def load_reranker(name: str = BUNDLED) -> LoadedCrossEncoder:
     """The bundled reranker, or that of a folder, merged into its backbone: on CPU, in float32. Blocks for a second.
 
     ModelUnavailable if the folder holds no adapter, or one for other weights of the backbone than are installed here:
     on them its differences have no meaning.
     """
-    folder = Path(str(files("service.embedder.reranker") / "adapters" / BUNDLED)) if name == BUNDLED else Path(name)
+    folder = folder_of(name)
     description = describe(folder)
     backbone = source.folder(*source.split(description.backbone))
     if digests(backbone) != description.digests:
@@ -119,16 +123,21 @@ def describe(folder: Path) -> AdapterDescription:
         raise ModelUnavailable(f"{folder} holds no readable adapter: {error}") from error
 
 
-def read(folder: Path) -> dict[str, torch.Tensor]:
+def read(folder: Path) -> "dict[str, torch.Tensor]":
     """The saved weights. ModelUnavailable if the file is missing or malformed."""
+    from safetensors.torch import load_file
+
     try:
         return dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
         raise ModelUnavailable(f"The weights of the adapter {folder.name} cannot be read: {error}") from error
 
 
-def save(folder: Path, weights: dict[str, torch.Tensor], description: AdapterDescription) -> None:
+def save(folder: Path, weights: "dict[str, torch.Tensor]", description: AdapterDescription) -> None:
     """Write weights (see `extract`), in half precision, and their description. OSError if writing fails."""
+    import torch
+    from safetensors.torch import save as serialized
+
     folder.mkdir(parents=True, exist_ok=True)
     halves = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in weights.items()}
     # Not `save_file`, whose files only their owner can read. Replaced atomically: the process may be killed meanwhile.
@@ -138,7 +147,7 @@ def save(folder: Path, weights: dict[str, torch.Tensor], description: AdapterDes
     (folder / CONFIG).write_text(json.dumps(asdict(description), indent=2) + "\n", encoding="utf-8")
 
 
-def extract(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def extract(state: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
     """The trained weights in the state of a model with LoRA layers as `peft` names them."""
     return {
         name.replace(".default.weight", ""): tensor
@@ -147,13 +156,12 @@ def extract(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-@torch.no_grad()
-def merge(model: nn.Module, weights: dict[str, torch.Tensor], scale: float) -> None:
+def merge(model: "nn.Module", weights: "dict[str, torch.Tensor]", scale: float) -> None:
     """W += scale B A for each adapted layer; pooler and head are replaced. In place.
 
     KeyError or RuntimeError if the weights belong to another model.
     """
-    parameters = dict(model.named_parameters())
+    parameters = {name: parameter.detach() for name, parameter in model.named_parameters()}
     for name, tensor in weights.items():
         if name.endswith(DOWN):
             layer = name.removesuffix(DOWN)
@@ -162,9 +170,12 @@ def merge(model: nn.Module, weights: dict[str, torch.Tensor], scale: float) -> N
             parameters[name].copy_(tensor)
 
 
-def cross_encoder(backbone: Path) -> nn.Module:
+def cross_encoder(backbone: Path) -> "nn.Module":
     """The encoder with a pooler and a randomly initialized head for one logit, in float32 and memory of its own."""
+    import torch
     from transformers import AutoModelForSequenceClassification, logging
+
+    from service.embedder.models import pretrained
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would warn that the head is new, which is intended

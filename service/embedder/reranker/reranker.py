@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,15 +11,13 @@ import numpy as np
 from service.core import metrics
 from service.core.errors import ModelUnavailable, Overloaded
 from service.core.ports.reranker import RerankScores
+from service.embedder.models.loader import tries_onnx
 from service.embedder.models.loading import SharedLoads
 from service.embedder.models.scheduler import PassScheduler
+from service.embedder.reranker.pair_model import PORTION, PairModel
 
 if TYPE_CHECKING:
     from service.embedder.models.text_tokenizer import Tokens
-    from service.embedder.reranker.cross_encoder import PackedCrossEncoder
-
-PORTION, PORTION_ON_GPU = 16, 128
-"""Passages of the length of an embedder's chunks that are tokenized, and read before the next are chosen, at once."""
 
 WARM_WORDS = (40, 250)
 """Words of the passages that are read to warm up: about an excerpt and a whole chunk."""
@@ -40,22 +39,25 @@ class CrossEncoderReranker:
         precision: str = "auto",
         threads: int = 0,
         batch_tokens: int = 0,
+        backend: str = "torch",
+        exports: Path | None = None,
     ) -> None:
         """`model`: the bundled one, a folder (with an adapter or a whole model), a hub id, or `id@revision`.
 
-        `scheduler`: of all models of the process. `batch_tokens`: padded tokens of one pass; 0: by device.
+        `scheduler`: of all models of the process. `batch_tokens`: padded tokens of one pass; 0: by device. `backend`,
+        `exports`: see `ModelLoader`.
         """
         self.name = model
         self._scheduler = scheduler
         settings = {"device": device, "precision": precision, "threads": threads, "batch_tokens": batch_tokens}
         self._settings: Mapping[str, Any] = settings
-        self._model: PackedCrossEncoder | None = None
-        self._loads = SharedLoads[str, "PackedCrossEncoder"](self._remember)
+        self._backend, self._exports = backend, exports
+        self._model: PairModel | None = None
+        self._loads = SharedLoads[str, PairModel](self._remember)
 
     @property
     def portion(self) -> int:
-        on_gpu = self._model is not None and self._model.device.type != "cpu"
-        return PORTION_ON_GPU if on_gpu else PORTION
+        return PORTION if self._model is None else self._model.portion
 
     async def read(self, query: str, passages: Sequence[str]) -> RerankScores:
         if not passages:
@@ -94,13 +96,30 @@ class CrossEncoderReranker:
             for words in WARM_WORDS:
                 await self.read("how to sort a list", ["word " * words] * self.portion)
 
-    async def _loaded(self) -> "PackedCrossEncoder":
+    async def _loaded(self) -> PairModel:
         return self._model or await self._loads.load(self.name, self.name, self._load)
 
-    def _load(self) -> "PackedCrossEncoder":
+    def _load(self) -> PairModel:
+        precision, threads = self._settings["precision"], self._settings["threads"]
+        if self._exports is not None and tries_onnx(self._backend, precision, self._settings["device"]):
+            from service.embedder.models.onnx_choice import OnnxOptions
+            from service.embedder.reranker import onnx_cross_encoder
+
+            options = OnnxOptions(
+                name=self.name,
+                folder=self.name,
+                root=str(self._exports),
+                digest=onnx_cross_encoder.digest(self.name),
+                backend=self._backend,
+                precision=precision,
+                threads=threads,
+            )
+            model = onnx_cross_encoder.load(options, self._settings["batch_tokens"])
+            if model is not None:
+                return model
         from service.embedder.reranker.cross_encoder import PackedCrossEncoder
 
         return PackedCrossEncoder(self.name, **self._settings)
 
-    def _remember(self, _: str, model: "PackedCrossEncoder") -> None:
+    def _remember(self, _: str, model: PairModel) -> None:
         self._model = model

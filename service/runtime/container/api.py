@@ -79,6 +79,8 @@ async def open_loaded(settings: Settings) -> AsyncIterator[Loaded]:
                 device=settings.device,
                 precision=settings.precision,
                 threads=settings.threads,
+                backend=settings.model_backend,
+                exports=settings.data_dir / "models",
             )
         loaded = Loaded(models=models, reranker=reranker)
         try:

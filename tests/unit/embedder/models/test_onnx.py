@@ -10,7 +10,7 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from service.embedder.models.kept_files import KeptFiles
-from service.embedder.models.onnx_export import export
+from service.embedder.models.onnx_export import EightBit, export
 from service.embedder.models.onnx_network import OnnxNetwork, seconds_of
 
 EXAMPLE = {
@@ -36,10 +36,10 @@ def network() -> nn.Module:
     return Network()
 
 
-@pytest.mark.parametrize(("eight_bit", "tolerance"), [(False, 1e-4), (True, 0.2)])
+@pytest.mark.parametrize(("eight_bit", "tolerance"), [(None, 1e-4), ("blocks", 0.2), ("rows", 0.2)])
 @pytest.mark.slow
 def test_an_exported_network_computes_the_same_for_other_shapes(
-    network: nn.Module, tmp_path: Path, eight_bit: bool, tolerance: float
+    network: nn.Module, tmp_path: Path, eight_bit: EightBit | None, tolerance: float
 ) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     export(network, EXAMPLE, tmp_path / "network.onnx", eight_bit=eight_bit)
