@@ -21,6 +21,7 @@ from service.core.portions import portions
 T = TypeVar("T")
 
 JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
 NDJSON = "application/x-ndjson"
 WRITTEN_AT_ONCE: Final = 8
 SENT_AT_ONCE: Final = 2**20
@@ -44,7 +45,10 @@ async def large_answer(content: Any, headers: Mapping[str, str] | None = None) -
     def parts() -> list[bytes]:
         return [b"".join(some) for some in portions(list(_parts(content)), len, SENT_AT_ONCE)]
 
-    return _ResponseInParts(await off_loop(0, parts), headers or {})
+    first, *others = await off_loop(0, parts)
+    if not others:
+        return Response(first, headers=headers, media_type=JSON)
+    return _ResponseInParts([first, *others], headers or {})
 
 
 class _ResponseInParts(Response):
@@ -131,7 +135,7 @@ async def read_json(request: Request, max_bytes: int, convert: Callable[[Any], T
 
     `needs_type`: whether the body must have a content type.
     """
-    if media_type(request) not in {JSON, ""}:
+    if media_type(request) not in {JSON, ""} and (request.method, media_type(request)) != ("PATCH", MERGE_PATCH):
         raise HTTPException(415, f"this route takes {JSON}, not {media_type(request)}")
     data = _without_mark(await read_body(request, max_bytes))
     if data and needs_type and not media_type(request):

@@ -3,14 +3,14 @@
 Handlers get it from `dependencies.get_service` and nothing else, so that none of them can forget what a key may see.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from service.core.access import Access
 from service.core.collections import Collection, CollectionCounts
-from service.core.documents import Accepted, Document, StoredDocument
+from service.core.documents import Accepted, Document, IfExists, StoredDocument
 from service.core.errors import CollectionNotFound, FieldError, ForeignDocuments, Invalid
 from service.core.filters import And, Filter, matches, several_values
 from service.core.ids import CollectionId, CollectionName, DocumentId
@@ -93,13 +93,32 @@ class VisibleDocuments:
         documents: Sequence[Document],
         now: datetime,
         vectors_of: EmbedderVersion | None = None,
+        *,
+        if_exists: IfExists = "replace",
     ) -> tuple[Accepted, ...]:
         """ForeignDocuments, before anything is written, where one would not be visible, or replaces one that is not."""
         where = await self._within(collection_id)
-        refused = {one.id: reason for one in documents if (reason := _outside(where, one.metadata))}
-        if refused:
-            raise ForeignDocuments(refused)
-        return await self._documents.put(collection_id, documents, now, vectors_of, where)
+        _require_inside(where, documents)
+        return await self._documents.put(collection_id, documents, now, vectors_of, where, if_exists)
+
+    async def patch(
+        self,
+        collection_id: CollectionId,
+        document_id: DocumentId,
+        change: Callable[[StoredDocument], Document],
+        now: datetime,
+    ) -> Accepted | None:
+        where = await self._within(collection_id)
+
+        def change_inside(stored: StoredDocument) -> Document:
+            changed = change(stored)
+            _require_inside(where, [changed])
+            return changed
+
+        return await self._documents.patch(collection_id, document_id, change_inside, now, where)
+
+    async def count(self, collection_id: CollectionId, where: Filter) -> int:
+        return await self._documents.count(collection_id, await self._within(collection_id, where))
 
     async def delete(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
@@ -124,6 +143,11 @@ class VisibleDocuments:
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
     ) -> frozenset[DocumentId]:
         return await self._documents.filter_ids(collection_id, ids, await self._within(collection_id, where))
+
+
+def _require_inside(where: Filter, documents: Sequence[Document]) -> None:
+    if refused := {one.id: reason for one in documents if (reason := _outside(where, one.metadata))}:
+        raise ForeignDocuments(refused)
 
 
 def _outside(where: Filter, metadata: Mapping[str, Any]) -> str | None:

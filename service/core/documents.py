@@ -9,6 +9,8 @@ from typing import Any, Literal
 from service.core.ids import DocumentId
 
 WriteStatus = Literal["created", "updated", "unchanged"]
+IfExists = Literal["replace", "skip", "fail"]
+"""What becomes of a document whose id is there already: `skip` leaves it as it is, `fail` refuses the new one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,6 +10,7 @@
     |   |-- DocumentNotFound
     |   `-- VersionNotFound
     |-- Conflict                    the current state does not allow it                     (409)
+    |   |-- DocumentsExist
     |   |-- EmbedderChange
     |   |-- Overtaken               another version was registered meanwhile; handled by a retry
     |   |-- PromotionRefused
@@ -94,8 +95,7 @@ class ForeignDocuments(Forbidden):
     def __init__(self, reasons: Mapping[DocumentId, str]) -> None:
         """`reasons`: by the ids of the documents that may not be written."""
         self.reasons = reasons
-        errors = [FieldError("documents", f"{id_}: {reason}") for id_, reason in reasons.items()]
-        super().__init__(f"{len(errors)} of the documents cannot be written, {errors[0].message}", errors)
+        super().__init__(*_cannot_be_written(reasons))
 
 
 class NotFound(AzimuthError):
@@ -116,6 +116,20 @@ class VersionNotFound(NotFound):
 
 class Conflict(AzimuthError):
     """Conflict with the current state."""
+
+
+class DocumentsExist(Conflict):
+    """Documents with these ids are there already."""
+
+    def __init__(self, reasons: Mapping[DocumentId, str]) -> None:
+        """`reasons`: by the ids of the documents that are there."""
+        self.reasons = reasons
+        super().__init__(*_cannot_be_written(reasons))
+
+
+def _cannot_be_written(reasons: Mapping[DocumentId, str]) -> tuple[str, list[FieldError]]:
+    errors = [FieldError("documents", f"{id_}: {reason}") for id_, reason in reasons.items()]
+    return f"{len(errors)} of the documents cannot be written, {errors[0].message}", errors
 
 
 class EmbedderChange(Conflict):

@@ -77,6 +77,19 @@ def nfc(value: Any) -> Any:
             return value
 
 
+def merge_patch(target: Any, patch: Any) -> Any:
+    """A JSON merge patch (RFC 7396): objects are merged, null removes a member, anything else replaces."""
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
 def find(metadata: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
     """The values that a name finds, given its parts."""
     found: list[list[Any]] = [[metadata], *([] for _ in path)]

@@ -5,17 +5,19 @@ Documents, jobs and change rows are committed in one transaction; only then is t
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from service.core import metrics
 from service.core.collections import Collection
 from service.core.concurrency import both, off_loop
-from service.core.documents import Accepted, Document
-from service.core.errors import FieldError, ForeignDocuments, Invalid
+from service.core.documents import Accepted, Document, IfExists, StoredDocument
+from service.core.errors import DocumentNotFound, DocumentsExist, FieldError, ForeignDocuments, Invalid
 from service.core.filters import Filter
 from service.core.ids import DocumentId
+from service.core.metadata import merge_patch
 from service.core.ports.change_feed import ChangeFeed
 from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
@@ -47,9 +49,13 @@ class IngestService:
     """Those in progress, also of copies of this service."""
 
     async def write(
-        self, collection: Collection, documents: Sequence[Document], target: VectorTarget | None = None
+        self,
+        collection: Collection,
+        documents: Sequence[Document],
+        target: VectorTarget | None = None,
+        if_exists: IfExists = "replace",
     ) -> tuple[Accepted, ...]:
-        """Create or replace all documents, or none where one is Invalid. `target` is needed only for vectors."""
+        """Write all documents, or none where one is Invalid or refused. `target` is needed only for vectors."""
         if len(documents) > self.limits.batch:
             raise Invalid.at("documents", f"at most {self.limits.batch} documents in one request")
         types = collection.settings.field_types
@@ -65,9 +71,11 @@ class IngestService:
 
         if errors := await off_loop(sum(len(one.text) for one in documents), find_errors):
             raise Invalid(f"{len(errors)} of the values cannot be accepted", errors)
-        return await self._commit(collection, documents, target)
+        return await self._commit(collection, documents, target, if_exists)
 
-    async def stream(self, collection: Collection, lines: Lines, target: VectorTarget | None = None) -> StreamOutcome:
+    async def stream(
+        self, collection: Collection, lines: Lines, target: VectorTarget | None = None, if_exists: IfExists = "replace"
+    ) -> StreamOutcome:
         """Write documents as they arrive. What was committed stays, also where the stream breaks off."""
         outcome = StreamOutcome()
         types = collection.settings.field_types
@@ -78,33 +86,58 @@ class IngestService:
 
         batch = await following()
         while batch:
-            _, batch = await both(self._commit_valid(collection, batch, target, outcome), following())
+            _, batch = await both(self._commit_valid(collection, batch, target, if_exists, outcome), following())
         outcome.errors.sort()
         return outcome
 
     async def _commit_valid(
-        self, collection: Collection, batch: dict[int, Document], target: VectorTarget | None, outcome: StreamOutcome
+        self,
+        collection: Collection,
+        batch: dict[int, Document],
+        target: VectorTarget | None,
+        if_exists: IfExists,
+        outcome: StreamOutcome,
     ) -> None:
-        """Without those that the caller's key must not write, which are refused."""
+        """Without those that cannot be written."""
         while batch:
             try:
-                for accepted in await self._commit(collection, list(batch.values()), target):
+                for accepted in await self._commit(collection, list(batch.values()), target, if_exists):
                     outcome.counts[accepted.status] += 1
                 break
-            except ForeignDocuments as error:
+            except (DocumentsExist, ForeignDocuments) as error:
                 for line in [line for line, one in batch.items() if one.id in error.reasons]:
                     outcome.refuse(line, error.reasons[batch.pop(line).id])
 
     async def _commit(
-        self, collection: Collection, documents: Sequence[Document], target: VectorTarget | None
+        self, collection: Collection, documents: Sequence[Document], target: VectorTarget | None, if_exists: IfExists
     ) -> tuple[Accepted, ...]:
         has_vectors = any(document.vector is not None for document in documents)
         version = target if has_vectors and isinstance(target, EmbedderVersion) else None
         normalised = await off_loop(0, lambda: [_normalised(document) for document in documents])
-        accepted = await self.documents.put(collection.id, normalised, datetime.now(UTC), version)
+        now = datetime.now(UTC)
+        accepted = await self.documents.put(collection.id, normalised, now, version, if_exists=if_exists)
+        self._written(collection, accepted)
+        return accepted
+
+    def _written(self, collection: Collection, accepted: Sequence[Accepted]) -> None:
         for one in accepted:
             metrics.DOCUMENTS_WRITTEN.labels(collection.name, one.status).inc()
         self.lexicon.wake()
+
+    async def patch(self, collection: Collection, document_id: DocumentId, patch: Mapping[str, Any]) -> Accepted:
+        """Merge `patch` into title, text and metadata of a document; DocumentNotFound where there is none."""
+
+        def change(stored: StoredDocument) -> Document:
+            present = {"title": stored.title, "text": stored.text, "metadata": stored.metadata}
+            changed = Document(id=stored.id, **merge_patch(present, patch))
+            if errors := document_errors(changed, None, self.limits, collection.settings.field_types):
+                raise Invalid("the document would be invalid", errors)
+            return changed
+
+        accepted = await self.documents.patch(collection.id, document_id, change, datetime.now(UTC))
+        if accepted is None:
+            raise DocumentNotFound
+        self._written(collection, [accepted])
         return accepted
 
     async def delete(

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.core.documents import Document
-from service.core.errors import CollectionNotFound, ForeignDocuments
-from service.core.filters import parse
+from service.core.documents import Document, StoredDocument
+from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocuments
+from service.core.filters import And, parse
 from service.core.ids import CollectionId, DocumentId
 from service.core.search import Candidate, Passage
 from service.core.versions import VersionState
@@ -392,3 +392,57 @@ async def test_only_documents_within_a_filter_are_replaced(world: World, foreign
     assert [one.status for one in accepted] == ["updated", "created", "created"]
     accepted = await documents.put(world.collection.id, allowed, later(4), within=within)
     assert [one.status for one in accepted] == ["unchanged"] * 3
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_documents_that_exist_are_skipped(world: World, same: bool) -> None:
+    await world.put(doc("a", "old"), doc("gone"))
+    await world.documents.delete(world.collection.id, [DocumentId("gone")], NOW)
+    await world.drain()
+    given = [doc("new"), doc("a", "old" if same else "other"), doc("gone", "back")]
+    accepted = await world.documents.put(world.collection.id, given, later(1), if_exists="skip")
+    assert [(one.id, one.status) for one in accepted] == [("new", "created"), ("a", "unchanged"), ("gone", "created")]
+    assert (await world.get("a")).text == "old"
+    assert sorted(job.job.document_id for job in await world.claim(now=later(2))) == ["gone", "new"]
+
+
+async def test_a_document_that_exists_fails_all(world: World) -> None:
+    await world.put(doc("a"))
+    with pytest.raises(DocumentsExist) as raised:
+        await world.documents.put(world.collection.id, [doc("new"), doc("a", "other")], later(1), if_exists="fail")
+    assert set(raised.value.reasons) == {"a"}
+    assert names(await world.documents.page(world.collection.id, None, 9, None)) == ["a"]
+
+
+async def test_a_key_is_not_told_of_documents_that_its_filter_does_not_admit(world: World) -> None:
+    await world.put(doc("a", tenant="b"))
+    for if_exists in ("skip", "fail"):
+        with pytest.raises(ForeignDocuments):
+            await world.documents.put(
+                world.collection.id, [doc("a")], NOW, None, parse({"tenant": "a"}), if_exists=if_exists
+            )
+
+
+async def test_a_patch_changes_what_is_there(world: World) -> None:
+    await world.put(doc("a", "text", year=1))
+
+    def next_year(stored: StoredDocument) -> Document:
+        return doc(stored.id, stored.text, year=stored.metadata["year"] + 1)
+
+    async def patch(where: dict[str, Any] | None = None, name: str = "a") -> Any:
+        within = None if where is None else parse(where)
+        return await world.documents.patch(world.collection.id, DocumentId(name), next_year, later(1), within)
+
+    patched = await asyncio.gather(*(patch() for _ in range(4)))
+    assert sorted(one.revision for one in patched) == [2, 3, 4, 5]
+    assert (await world.get("a")).metadata == {"year": 5}
+    assert await patch({"year": 4}) is None
+    assert (await patch({"year": 5})).revision == 6
+    assert await patch(name="b") is None
+
+
+async def test_documents_that_pass_are_counted(world: World) -> None:
+    await world.put(*(doc(f"d{number}", year=number % 3) for number in range(10)))
+    await world.documents.delete(world.collection.id, [DocumentId("d0")], NOW)
+    assert await world.documents.count(world.collection.id, parse({"year": 0})) == 3
+    assert await world.documents.count(world.collection.id, And(())) == 9

@@ -22,7 +22,7 @@ KINDS = [kind for kind in CLASSES if issubclass(kind, errors.AzimuthError) and k
 def test_every_route_has_its_heading() -> None:
     document = create_app(build()[0]).openapi()
     routes = {f"{method.upper()} {path}" for path, operations in document["paths"].items() for method in operations}
-    documented = set(re.findall(r"`((?:GET|PUT|POST|DELETE) /[^`?]*)", PAGE))
+    documented = set(re.findall(r"`((?:GET|PUT|POST|PATCH|DELETE) /[^`?]*)", PAGE))
     assert documented == routes | {"GET /", "GET /docs", "GET /openapi.json"}
 
 
@@ -60,7 +60,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         (DocumentLimits(), "id_length title_length text_length metadata_bytes metadata_depth batch"),
         (search_request, "MAX_SEARCHES MAX_QUERIES MAX_EXAMPLES MAX_WEIGHT MAX_BUDGET_MS"),
         (base, "MAX_PAGE MAX_DIMENSIONS"),
-        (documents, "MAX_DELETED MAX_FILTER_IN_URL"),
+        (documents, "MAX_IDS MAX_FILTER_IN_URL"),
         (versions, "MAX_NOTE"),
         (judgments, "MAX_QUERIES MAX_JUDGMENTS MAX_SCORE"),
         (evaluate, "MAX_SECONDS"),

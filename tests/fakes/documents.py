@@ -2,15 +2,15 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import uuid4
 
 import numpy as np
 
 from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark, Position, Snapshot
-from service.core.documents import Accepted, Document, StoredDocument
-from service.core.errors import CollectionNotFound, ForeignDocuments, VersionNotFound
+from service.core.documents import Accepted, Document, IfExists, StoredDocument
+from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocuments, VersionNotFound
 from service.core.filters import Filter, matches
 from service.core.ids import CollectionId, DocumentId
 from service.core.search import Candidate, FilterMatch, Passage
@@ -30,6 +30,7 @@ class FakeDocuments:
         now: datetime,
         vectors_of: EmbedderVersion | None = None,
         within: Filter | None = None,
+        if_exists: IfExists = "replace",
     ) -> tuple[Accepted, ...]:
         if not documents:
             return ()
@@ -42,10 +43,22 @@ class FakeDocuments:
         foreign = [one.id for one in living if one and within and not matches(within, one.metadata)]
         if foreign:
             raise ForeignDocuments(dict.fromkeys(foreign, "this id cannot be used by this key"))
-        accepted = [self._put(collection_id, document, now, xid) for document in documents]
+        there = {one.id: one.revision for one in living if one and if_exists != "replace"}
+        if there and if_exists == "fail":
+            raise DocumentsExist(dict.fromkeys(there, "a document with this id is there already"))
+        accepted = [
+            Accepted(id=one.id, status="unchanged", revision=there[one.id])
+            if one.id in there
+            else self._put(collection_id, one, now, xid)
+            for one in documents
+        ]
         if vectors_of is not None:
             for at, document in enumerate(documents):
-                if self._bring(vectors_of, document) and accepted[at].status == "unchanged":
+                if (
+                    document.id not in there
+                    and self._bring(vectors_of, document)
+                    and accepted[at].status == "unchanged"
+                ):
                     accepted[at] = dataclasses.replace(accepted[at], status="updated")
         return tuple(accepted)
 
@@ -89,6 +102,22 @@ class FakeDocuments:
                 if version.written:
                     store.jobs[*key, version.number] = Waiting(revision, now, now, store.priority(version))
         return Accepted(id=document.id, status="created" if old is None else "updated", revision=revision)
+
+    async def patch(
+        self,
+        collection_id: CollectionId,
+        document_id: DocumentId,
+        change: Callable[[StoredDocument], Document],
+        now: datetime,
+        within: Filter | None = None,
+    ) -> Accepted | None:
+        old = self._store.living_one(collection_id, document_id)
+        if old is None or (within is not None and not matches(within, old.metadata)):
+            return None
+        return (await self.put(collection_id, [change(old)], now))[0]
+
+    async def count(self, collection_id: CollectionId, where: Filter) -> int:
+        return sum(matches(where, document.metadata) for document in self._store.living(collection_id))
 
     async def delete(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None

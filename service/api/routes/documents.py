@@ -1,9 +1,11 @@
 """Documents: write, read, list, delete; and those that were set aside."""
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Annotated
+from uuid import uuid4
 
-from fastapi import Query
+from fastapi import Body, Query
 from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -13,14 +15,14 @@ from service.api import problems
 from service.api.bodies import JSON, NDJSON, NumberedLines, large_answer, media_type, parse_json, read_json, read_lines
 from service.api.cursors import decode_cursor, split_page
 from service.api.dependencies import Service, ServiceDep
-from service.api.routing import collection_router, validated
+from service.api.routing import collection_router, require_confirmation, validated
 from service.api.schemas import documents as schemas
-from service.api.schemas.base import CollectionPath, DocumentIdPath, PageQuery, parse_filter, select_fields
+from service.api.schemas.base import CollectionPath, ConfirmedQuery, DocumentIdPath, PageQuery, parse_filter
 from service.core.collections import Collection
 from service.core.concurrency import off_loop
-from service.core.documents import Document, StoredDocument
+from service.core.documents import Accepted, Document, StoredDocument
 from service.core.errors import DocumentNotFound, Invalid, TooLarge
-from service.core.filters import Filter
+from service.core.filters import And, Filter
 from service.core.ids import DocumentId
 from service.core.periodic import utc_now
 from service.ingest.stream import BATCH_DOCUMENTS
@@ -65,12 +67,13 @@ async def write(
     found = await service.collections.by_name(collection)
     if kind == NDJSON:
         return await _write_stream(service, request, found, query)
-    documents = await read_json(request, service.limits.body_bytes, _documents)
+    convert = partial(_documents, generate_ids=query.generate_ids)
+    documents = await read_json(request, service.limits.body_bytes, convert)
     if documents is None:
         raise Invalid.at("", "an object is required")
     with_vectors = query.embedder_version is not None or any(document.vector is not None for document in documents)
     target = vector_target(await service.versions.of(found.id), query.embedder_version) if with_vectors else None
-    answer = schemas.written_answer(await service.ingest.write(found, documents, target))
+    answer = schemas.written_answer(await service.ingest.write(found, documents, target, query.if_exists))
     if query.wait:
         request.state.admission.finish(answered=True)  # from here on it waits for workers
         ids = [document.id for document in documents]
@@ -87,30 +90,42 @@ async def _write_stream(
 
     async def parse_lines() -> AsyncIterator[list[tuple[int, Document | str]]]:
         async for lines in read_lines(request, max_bytes):
-            group = await off_loop(0, _parse_lines, lines, f"longer than {max_bytes} bytes")
+            group = await off_loop(0, _parse_lines, lines, f"longer than {max_bytes} bytes", query.generate_ids)
             for _, document in group:
                 if waiter is not None and isinstance(document, Document):
                     await waiter.add(document.id)
             yield group
 
-    answer = schemas.streamed_answer(await service.ingest.stream(collection, parse_lines(), target))
+    outcome = await service.ingest.stream(collection, parse_lines(), target, query.if_exists)
+    answer = schemas.streamed_answer(outcome)
     if waiter is not None:
         answer["searchable"] = await waiter.finish()
     return answer
 
 
-def _documents(content: object) -> list[Document]:
+def _documents(content: object, generate_ids: bool) -> list[Document]:
+    if generate_ids and isinstance(content, dict) and isinstance(content.get("documents"), list):
+        for document in content["documents"]:
+            _add_id(document)
     return [one.document() for one in validated(_BODY, content).documents]
 
 
-def _parse_lines(lines: NumberedLines, too_long: str) -> list[tuple[int, Document | str]]:
-    return [(number, too_long if line is None else _parse_line(line)) for number, line in lines]
+def _parse_lines(lines: NumberedLines, too_long: str, generate_ids: bool) -> list[tuple[int, Document | str]]:
+    return [(number, too_long if line is None else _parse_line(line, generate_ids)) for number, line in lines]
 
 
-def _parse_line(line: bytes) -> Document | str:
+def _add_id(document: object) -> None:
+    if isinstance(document, dict):
+        document.setdefault("id", str(uuid4()))
+
+
+def _parse_line(line: bytes, generate_id: bool) -> Document | str:
     """The document of a line, or why it is refused."""
     try:
-        return schemas.DocumentBody.model_validate(parse_json(line)).document()
+        content = parse_json(line)
+        if generate_id:
+            _add_id(content)
+        return schemas.DocumentBody.model_validate(content).document()
     except ValidationError as error:
         return problems.join_messages(error.errors(include_url=False))
     except TooLarge as error:
@@ -165,7 +180,7 @@ async def list_documents(
     else:
         query = query.model_copy(update={"limit": min(query.limit, len(rows) - 1)})
     page, next_cursor = split_page(collection, rows, query.limit, lambda document: document.id)
-    documents = [select_fields(schemas.DocumentAnswer, one) for one in page]
+    documents = [schemas.document_answer(one, query.include) for one in page]
     return await large_answer(schemas.DocumentPage(documents=documents, next_cursor=next_cursor))
 
 
@@ -204,7 +219,37 @@ async def get(service: ServiceDep, collection: CollectionPath, id: DocumentIdPat
     document = (await service.documents.get(found.id, [id])).get(id)
     if document is None:
         raise DocumentNotFound
-    return select_fields(schemas.DocumentAnswer, document)
+    return schemas.document_answer(document)
+
+
+@router.patch("/{id:id}", summary="Change parts of one document", responses=problems.error_responses(413, 415, 429))
+async def patch(
+    service: ServiceDep, collection: CollectionPath, id: DocumentIdPath, body: schemas.PatchBody
+) -> Accepted:
+    """A JSON merge patch of title, text and metadata. It is encoded again only if title or text change."""
+    found = await service.collections.by_name(collection)
+    return await service.ingest.patch(found, id, body.model_dump(exclude_unset=True))
+
+
+@router.post("/get", summary="Documents by id", response_model=schemas.DocumentsAnswer)
+async def get_many(service: ServiceDep, collection: CollectionPath, body: schemas.ReadBody) -> Response:
+    found = await service.collections.by_name(collection)
+    ids = list(dict.fromkeys(body.ids))
+    there = await service.documents.get(found.id, ids)
+    documents = [schemas.document_answer(there[one], body.include) for one in ids if one in there]
+    return await large_answer({"documents": documents, "missing": [one for one in ids if one not in there]})
+
+
+@router.post("/count", summary="The number of documents that pass a filter")
+async def count(
+    service: ServiceDep,
+    collection: CollectionPath,
+    body: Annotated[schemas.CountBody, Body(default_factory=schemas.CountBody)],
+) -> schemas.CountAnswer:
+    """Counted one by one, so that it is exact. The body may be left out."""
+    found = await service.collections.by_name(collection)
+    where = parse_filter(body.filter, found.settings.field_types) or And(())
+    return {"count": await service.documents.count(found.id, where)}
 
 
 @router.delete("/{id:id}", summary="Delete one document", status_code=204, responses=problems.error_responses(429))
@@ -215,15 +260,22 @@ async def delete(service: ServiceDep, collection: CollectionPath, id: DocumentId
     return Response(status_code=204)
 
 
-@router.post("/delete", summary="Delete documents by id or by filter", responses=problems.error_responses(429))
+@router.post("/delete", summary="Delete documents by id or by filter", responses=problems.error_responses(428, 429))
 async def delete_many(
-    service: ServiceDep, collection: CollectionPath, body: schemas.DeletionBody
+    service: ServiceDep,
+    collection: CollectionPath,
+    query: Annotated[ConfirmedQuery, Query()],
+    body: schemas.DeletionBody,
 ) -> schemas.DeletedAnswer:
+    """Or all of them, with `{"all": true}`, which must be confirmed."""
     found = await service.collections.by_name(collection)
+    if body.all:
+        require_confirmation(found.name, query.confirm, f"all documents of the collection {found.name}")
+        return {"deleted": await service.ingest.delete_matching(found, And(()))}
     if body.filter is not None:
         where = parse_filter(body.filter, found.settings.field_types)
         if where is None:
-            raise Invalid.at("filter", "an empty filter would delete everything: delete the collection instead")
+            raise Invalid.at("filter", 'an empty filter would delete everything: if you mean it, send {"all": true}')
         return {"deleted": await service.ingest.delete_matching(found, where)}
     ids = list(dict.fromkeys(body.ids or ()))
     deleted = set(await service.ingest.delete(found, ids)) if ids else set()

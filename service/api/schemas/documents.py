@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, NotRequired
+from typing import Annotated, Any, Literal, NotRequired, cast
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -18,14 +18,20 @@ from service.api.schemas.base import (
     VersionNumberField,
     in_groups,
 )
-from service.core.documents import Accepted, Document, WriteStatus
+from service.core.documents import Accepted, Document, IfExists, StoredDocument, WriteStatus
 from service.core.jobs import FailedDocument
 from service.ingest.stream import StreamOutcome
 
-MAX_DELETED = 1_000
+MAX_IDS = 1_000
 MAX_BATCH = 10_000
 """Documents in one request, whatever the settings say."""
 MAX_FILTER_IN_URL = 4_096
+
+
+Part = Literal["text", "metadata"]
+IncludeField = Annotated[list[Part], Field(max_length=2, description="What comes with id, title, revision and times.")]
+EVERYTHING: list[Part] = ["text", "metadata"]
+IGNORED = Field(None, description="Ignored: a document may be sent as it was read.")
 
 
 class DocumentBody(RequestBody):
@@ -36,6 +42,9 @@ class DocumentBody(RequestBody):
     text: str = ""
     metadata: dict[str, Any] = Field({})
     vector: VectorField | None = None
+    revision: Annotated[Any, IGNORED] = None
+    created_at: Annotated[Any, IGNORED] = None
+    updated_at: Annotated[Any, IGNORED] = None
 
     def document(self) -> Document:
         return Document(
@@ -51,14 +60,36 @@ class DocumentsBody(RequestBody):
     documents: Annotated[list[DocumentBody], Field(min_length=1, max_length=MAX_BATCH), in_groups(MAX_BATCH)]
 
 
-class DeletionBody(OneOfBody):
-    alternatives = ("ids", "filter")
+class PatchBody(RequestBody):
+    """A JSON merge patch (RFC 7396): objects are merged, null removes. What is left out stays as it is."""
 
-    ids: Annotated[list[DocumentIdField], Field(max_length=MAX_DELETED)] | None = None
+    title: str | None = None
+    text: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class ReadBody(RequestBody):
+    ids: Annotated[list[DocumentIdField], Field(min_length=1, max_length=MAX_IDS)]
+    include: IncludeField = EVERYTHING
+
+
+class CountBody(RequestBody):
     filter: FilterField | None = None
 
 
+class DeletionBody(OneOfBody):
+    alternatives = ("ids", "filter", "all")
+
+    ids: Annotated[list[DocumentIdField], Field(max_length=MAX_IDS)] | None = None
+    filter: FilterField | None = None
+    all: Annotated[Literal[True], Field(description="All of them; `?confirm=` names the collection.")] | None = None
+
+
 class WriteQuery(QueryParameters):
+    if_exists: Annotated[
+        IfExists, Field(description="Of a document whose id is there: `skip` leaves it, `fail` refuses the new one.")
+    ] = "replace"
+    generate_ids: Annotated[bool, Field(description="A document without `id` gets a new one.")] = False
     wait: Annotated[bool, Field(description="Answer when both legs can find the documents.")] = False
     embedder_version: Annotated[
         VersionNumberField | None,
@@ -67,6 +98,7 @@ class WriteQuery(QueryParameters):
 
 
 class ListQuery(PageQuery):
+    include: IncludeField = EVERYTHING
     filter: Annotated[
         str | None,
         Field(max_length=MAX_FILTER_IN_URL, description="A filter as JSON.", examples=['{"year": {"$gte": 2019}}']),
@@ -76,11 +108,21 @@ class ListQuery(PageQuery):
 class DocumentAnswer(TypedDict):
     id: str
     title: str
-    text: str
-    metadata: dict[str, Any]
+    text: NotRequired[str]
+    metadata: NotRequired[dict[str, Any]]
     revision: int
     created_at: datetime
     updated_at: datetime
+
+
+class DocumentsAnswer(TypedDict):
+    documents: list[DocumentAnswer]
+    """In the order of the ids."""
+    missing: list[str]
+
+
+class CountAnswer(TypedDict):
+    count: int
 
 
 class DocumentPage(TypedDict):
@@ -142,3 +184,8 @@ def streamed_answer(outcome: StreamOutcome) -> WrittenAnswer:
         "errors": [{"line": line, "error": reason} for line, reason in outcome.errors],
         "errors_total": outcome.failed,
     }
+
+
+def document_answer(document: StoredDocument, include: Sequence[Part] = ("text", "metadata")) -> DocumentAnswer:
+    names = ("id", "title", *dict.fromkeys(include), "revision", "created_at", "updated_at")
+    return cast(DocumentAnswer, {name: getattr(document, name) for name in names})

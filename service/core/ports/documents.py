@@ -1,8 +1,8 @@
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from service.core.documents import Accepted, Document, StoredDocument
+from service.core.documents import Accepted, Document, IfExists, StoredDocument
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
 from service.core.search import Candidate, FilterMatch, Passage
@@ -19,6 +19,7 @@ class Documents(Protocol):
         now: datetime,
         vectors_of: EmbedderVersion | None = None,
         within: Filter | None = None,
+        if_exists: IfExists = "replace",
     ) -> tuple[Accepted, ...]:
         """Create or replace, in one transaction with the jobs and the change rows; outcomes in the order given.
 
@@ -29,7 +30,19 @@ class Documents(Protocol):
         if the content is unchanged. VersionNotFound where that version takes no vectors (any more).
 
         Only documents that pass `within` are replaced: ForeignDocuments, and nothing is written, where one does not.
+        With `if_exists` none is: what exists is "unchanged", with its vector, or DocumentsExist names it.
         """
+
+    async def patch(
+        self,
+        collection_id: CollectionId,
+        document_id: DocumentId,
+        change: Callable[[StoredDocument], Document],
+        now: datetime,
+        within: Filter | None = None,
+    ) -> Accepted | None:
+        """Write what `change` makes of a document that passes `within`; None where there is none. Nobody changes the
+        document between its reading and its writing."""
 
     async def delete(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
@@ -47,6 +60,9 @@ class Documents(Protocol):
         self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
     ) -> tuple[StoredDocument, ...]:
         """Up to `limit` documents with ids after `after`, in byte order of the ids."""
+
+    async def count(self, collection_id: CollectionId, where: Filter) -> int:
+        """How many documents pass, exactly."""
 
     async def page_ids(
         self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter

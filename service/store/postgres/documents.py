@@ -5,7 +5,7 @@ jobs, vectors, each sorted by id. Deleted documents stay as tombstones, so every
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, LiteralString
 
@@ -15,8 +15,8 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
 from service.core.concurrency import off_loop
-from service.core.documents import Accepted, Document, StoredDocument
-from service.core.errors import CollectionNotFound, ForeignDocuments
+from service.core.documents import Accepted, Document, IfExists, StoredDocument
+from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocuments
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
 from service.core.metadata import nfc
@@ -52,6 +52,7 @@ class PostgresDocuments(Adapter):
         now: datetime,
         vectors_of: EmbedderVersion | None = None,
         within: Filter | None = None,
+        if_exists: IfExists = "replace",
     ) -> tuple[Accepted, ...]:
         """CollectionNotFound where the collection was deleted meanwhile; Invalid where a field got a type meanwhile.
 
@@ -61,48 +62,45 @@ class PostgresDocuments(Adapter):
             return ()
         characters = sum(len(document.text) for document in documents)
         parts = await off_loop(characters, lambda: list(_upserts(documents)))
-        upsert, condition = _filtered(SQL.upsert, within)
 
         async def commit() -> dict[DocumentId, Accepted]:
             async with self._pool.transaction() as connection:
                 await _hold_collection(connection, collection_id)
                 if vectors_of is not None:
                     await client_vectors.check_accepts_vectors(connection, vectors_of)
-                written: list[Any] = []
-                for part in parts:
-                    values = {**condition.values, **part, "collection_id": collection_id, "now": now}
-                    written += await (await connection.execute(upsert, values)).fetchall()
-                accepted = {
-                    id_: Accepted(id=id_, status="created" if created else "updated", revision=revision)
-                    for id_, revision, _, created in written
-                }
-                if written:
-                    await indexed_fields.keep(connection, collection_id, list(accepted))
-                    await change_feed.record(connection, collection_id, list(accepted), now)
-                new_content = {id_: content for id_, revision, content, _ in written if content == revision}
-                if new_content:
-                    await queue.enqueue(connection, collection_id, new_content, now)
-                # The upsert locked these too, so they still are as it found them.
-                unchanged = [document.id for document in documents if document.id not in accepted]
-                content_revisions = {id_: content for id_, _, content, _ in written}
-                if unchanged:
-                    key = {"collection_id": collection_id, "ids": unchanged}
-                    if within is not None:
-                        passing = _filtered(SQL.filter_ids, within)[0], {**condition.values, **key}
-                        own = {row[0] for row in await (await connection.execute(*passing)).fetchall()}
-                        if foreign := dict.fromkeys(set(unchanged) - own, "this id cannot be used by this key"):
-                            raise ForeignDocuments(foreign)
-                    cursor = await connection.execute(SQL.revisions, key)
-                    for id_, revision, content_revisions[id_] in await cursor.fetchall():
-                        accepted[id_] = Accepted(id=id_, status="unchanged", revision=revision)
+                accepted, content_revisions = await _write(connection, collection_id, parts, now, within, if_exists)
                 if vectors_of is not None:
                     stored = await client_vectors.store(connection, vectors_of, documents, content_revisions)
-                    for id_ in stored & set(unchanged):
-                        accepted[id_] = dataclasses.replace(accepted[id_], status="updated")
+                    for id_ in stored:
+                        if accepted[id_].status == "unchanged":
+                            accepted[id_] = dataclasses.replace(accepted[id_], status="updated")
                 return accepted
 
         accepted = await retrying(commit)
         return tuple(accepted[document.id] for document in documents)
+
+    async def patch(
+        self,
+        collection_id: CollectionId,
+        document_id: DocumentId,
+        change: Callable[[StoredDocument], Document],
+        now: datetime,
+        within: Filter | None = None,
+    ) -> Accepted | None:
+        statement, condition = _filtered(SQL.lock_one, within)
+        values = {**condition.values, "collection_id": collection_id, "document_id": document_id}
+
+        async def commit() -> Accepted | None:
+            async with self._pool.transaction() as connection:
+                await _hold_collection(connection, collection_id)
+                row = await (await connection.execute(statement, values)).fetchone()
+                if row is None:
+                    return None
+                parts = list(_upserts([change(document_of(row))]))
+                accepted, _ = await _write(connection, collection_id, parts, now, None, "replace")
+                return accepted[document_id]
+
+        return await retrying(commit)
 
     async def delete(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
@@ -136,6 +134,9 @@ class PostgresDocuments(Adapter):
     ) -> tuple[StoredDocument, ...]:
         values = {"collection_id": collection_id, "after": after or "", "limit": limit}
         return tuple(map(document_of, await self._fetch(SQL.page, where, values)))
+
+    async def count(self, collection_id: CollectionId, where: Filter) -> int:
+        return int((await self._fetch(SQL.count, where, {"collection_id": collection_id}))[0][0])
 
     async def page_ids(
         self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter
@@ -208,6 +209,49 @@ def _upserts(documents: Sequence[Document]) -> Iterator[Mapping[str, list[Any]]]
         rows.append((document.id, document.title, document.text, json, sent_json, document.content_hash))
     for part in portions(rows, lambda row: len(row[2]) + len(row[3].obj), PART_SIZE):
         yield dict(zip(_COLUMNS, map(list, zip(*part, strict=True)), strict=True))
+
+
+async def _write(
+    connection: Connection,
+    collection_id: CollectionId,
+    parts: Sequence[Mapping[str, list[Any]]],
+    now: datetime,
+    within: Filter | None,
+    if_exists: IfExists,
+) -> tuple[dict[DocumentId, Accepted], dict[DocumentId, int]]:
+    """The outcome of each document, and the content revisions of those that now are as they were given."""
+    passing, condition = _filtered(SQL.filter_ids, within)
+    upsert = sql.SQL(SQL.upsert).format(where=condition.expression if if_exists == "replace" else sql.SQL("FALSE"))
+    written: list[Any] = []
+    for part in parts:
+        values = {**condition.values, **part, "collection_id": collection_id, "now": now}
+        written += await (await connection.execute(upsert, values)).fetchall()
+    accepted = {
+        id_: Accepted(id=id_, status="created" if created else "updated", revision=revision)
+        for id_, revision, _, created in written
+    }
+    if written:
+        await indexed_fields.keep(connection, collection_id, list(accepted))
+        await change_feed.record(connection, collection_id, list(accepted), now)
+    new_content = {id_: content for id_, revision, content, _ in written if content == revision}
+    if new_content:
+        await queue.enqueue(connection, collection_id, new_content, now)
+    # The upsert locked these too, so they still are as it found them.
+    unchanged = [id_ for part in parts for id_ in part["ids"] if id_ not in accepted]
+    content_revisions = {id_: content for id_, _, content, _ in written}
+    if unchanged:
+        key = {"collection_id": collection_id, "ids": unchanged}
+        if within is not None:
+            own = {row[0] for row in await (await connection.execute(passing, {**condition.values, **key})).fetchall()}
+            if foreign := dict.fromkeys(set(unchanged) - own, "this id cannot be used by this key"):
+                raise ForeignDocuments(foreign)
+        if if_exists == "fail":
+            raise DocumentsExist(dict.fromkeys(unchanged, "a document with this id is there already"))
+        for id_, revision, content in await (await connection.execute(SQL.revisions, key)).fetchall():
+            accepted[id_] = Accepted(id=id_, status="unchanged", revision=revision)
+            if if_exists == "replace":
+                content_revisions[id_] = content
+    return accepted, content_revisions
 
 
 async def _hold_collection(connection: Connection, collection_id: CollectionId) -> None:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 
 from service.api.routes import documents as handlers
@@ -204,3 +205,78 @@ async def test_a_client_that_leaves_in_the_middle_of_a_stream_leaves_what_was_co
     (line,) = [vars(record) for record in caplog.records if record.name.startswith("service.api")]
     assert (line["status"], line["levelname"]) == (499, "INFO")
     assert len((await api.get(f"{PATH}?limit=1000"))["documents"]) == 500
+
+
+async def test_documents_that_exist_are_left_or_refuse_the_request(api: Edge) -> None:
+    await api.write({"id": "a", "text": "old"})
+    documents = [{"id": "a", "text": "new"}, {"id": "b", "text": "new"}]
+    refused = await api.client.post(PATH, params={"if_exists": "fail"}, json={"documents": documents})
+    assert "a: a document with this id is there already" in assert_problem(refused, 409)["detail"]
+    lines = "\n".join(map(json.dumps, documents))
+    stream = await api.client.post(PATH, params={"if_exists": "fail"}, content=lines, headers=NDJSON)
+    assert (stream.json()["created"], [one["line"] for one in stream.json()["errors"]]) == (1, [1])
+    skipped = await api.post(PATH, {"documents": documents}, if_exists="skip")
+    assert (skipped["created"], skipped["unchanged"]) == (0, 2)
+    assert (await api.get(f"{PATH}/a"))["text"] == "old"
+
+
+async def test_ids_are_made_where_that_is_asked_for(api: Edge) -> None:
+    assert_problem(await api.client.post(PATH, json={"documents": [{"text": "a"}]}), 422, "documents.0.id")
+    made = await api.post(
+        PATH, {"documents": [{"text": "a"}, {"text": "b"}, {"id": "c", "text": "c"}]}, generate_ids=True
+    )
+    first, second, third = (one["id"] for one in made["results"])
+    assert len({first, second, "c"}) == 3
+    assert third == "c"
+    assert (await api.get(f"{PATH}/{second}"))["text"] == "b"
+    stream = await api.client.post(PATH, params={"generate_ids": True}, content='{"text": "d"}', headers=NDJSON)
+    assert stream.json()["created"] == 1
+
+
+async def test_what_was_read_can_be_written_again(api: Edge) -> None:
+    await api.write({"id": "a", "title": "A", "text": "one", "metadata": {"x": [1]}}, {"id": "b", "text": "two"})
+    listed = await api.get(PATH)
+    again = await api.post(PATH, {"documents": listed["documents"]})
+    assert again["unchanged"] == 2
+
+
+async def test_documents_by_id_in_their_order_with_the_parts_that_are_asked_for(api: Edge) -> None:
+    await api.write({"id": "a", "text": "one", "metadata": {"x": 1}}, {"id": "b", "text": "two"})
+    found = await api.post(f"{PATH}/get", {"ids": ["b", "nobody", "a", "b"], "include": ["metadata"]})
+    assert [(one["id"], one["metadata"]) for one in found["documents"]] == [("b", {}), ("a", {"x": 1})]
+    assert found["missing"] == ["nobody"]
+    assert "text" not in found["documents"][0]
+    listed = await api.get(PATH, include="text")
+    assert [sorted(one.keys() & {"text", "metadata"}) for one in listed["documents"]] == [["text"], ["text"]]
+
+
+async def test_documents_are_counted(api: Edge) -> None:
+    await api.write(*({"id": str(number), "text": "x", "metadata": {"even": number % 2 == 0}} for number in range(5)))
+    assert await api.post(f"{PATH}/count", {"filter": {"even": True}}) == {"count": 3}
+    assert await api.post(f"{PATH}/count") == {"count": 5}
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/merge-patch+json"])
+async def test_a_merge_patch_changes_parts_of_a_document(api: Edge, kind: str) -> None:
+    await api.write({"id": "a", "title": "A", "text": "one", "metadata": {"x": 1, "deep": {"y": 2, "z": 3}}})
+
+    async def patch(body: object, name: str = "a") -> httpx.Response:
+        return await api.client.patch(f"{PATH}/{name}", content=json.dumps(body), headers={"Content-Type": kind})
+
+    changed = await patch({"title": None, "metadata": {"x": None, "deep": {"y": [4]}}})
+    assert changed.json() == {"id": "a", "status": "updated", "revision": 2}
+    found = await api.get(f"{PATH}/a")
+    assert (found["title"], found["text"], found["metadata"]) == ("", "one", {"deep": {"y": [4], "z": 3}})
+    assert (await patch({})).json()["status"] == "unchanged"
+    assert_problem(await patch({"text": ""}), 422, "text")
+    assert_problem(await patch({"metadata": {"$x": 1}}), 422)
+    assert_problem(await patch({"id": "b"}), 422, "id")
+    assert_problem(await patch({"text": "x"}, "nobody"), 404)
+
+
+async def test_all_documents_are_deleted_if_that_is_confirmed(api: Edge) -> None:
+    await api.write({"id": "a", "text": "one"}, {"id": "b", "text": "two"})
+    assert_problem(await api.client.post(f"{PATH}/delete", json={"all": True}), 428)
+    assert_problem(await api.client.post(f"{PATH}/delete", json={"all": False}, params={"confirm": "papers"}), 422)
+    assert await api.post(f"{PATH}/delete", {"all": True}, confirm="papers") == {"deleted": 2}
+    assert await api.post(f"{PATH}/count") == {"count": 0}

@@ -92,7 +92,7 @@ MESSAGES: dict[str, tuple[str, Any, str]] = {
         {"queries": ["x", None]},
         "queries.1: expected a string or an object, not null",
     ),
-    "nothing to delete": (f"{PAPERS}/documents/delete", {}, "give exactly one of ids, filter"),
+    "nothing to delete": (f"{PAPERS}/documents/delete", {}, "give exactly one of ids, filter, all"),
     "a list for a body": (f"{PAPERS}/search", ["x"], "expected an object, not a list"),
     "null for a body": (f"{PAPERS}/search", None, "an object is required"),
     "texts in an object": (
@@ -221,7 +221,7 @@ async def test_a_body_that_cannot_be_read_gets_one_sentence(
         ("POST", f"{PAPERS}/search?k=3", "k", "field of the body"),
         ("POST", f"{PAPERS}/search?fusion=rrf&verbose=1", "fusion", "field of the body"),
         ("POST", f"{PAPERS}/search?pretty=true", "pretty", "takes none"),
-        ("GET", f"{PAPERS}/documents?filtre=x", "filtre", "takes cursor, filter, limit"),
+        ("GET", f"{PAPERS}/documents?filtre=x", "filtre", "takes cursor, filter, include, limit"),
         ("POST", f"{PAPERS}/documents?refresh=wait_for", "refresh", "wait"),
         ("PUT", "/v1/collections/other?language=de", "language", "field of the body"),
         ("GET", "/v1/collections?limit=3", "limit", "takes none"),

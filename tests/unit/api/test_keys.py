@@ -100,6 +100,12 @@ async def test_what_tells_names_tells_those_of_the_key(api: Edge) -> None:
     assert (await api.client.put("/v1/collections/other")).status_code == 404
 
 
+async def test_everything_that_a_bound_key_deletes_is_what_it_sees(api: Edge) -> None:
+    documents = "/v1/collections/papers/documents"
+    assert (await use(api, "bound").post(f"{documents}/delete", {"all": True}, confirm="papers")) == {"deleted": 1}
+    assert [one["id"] for one in (await use(api, "root").get(documents))["documents"]] == ["b", "c"]
+
+
 async def test_actors_are_named_by_their_keys(api: Edge) -> None:
     await use(api, "some").call("PUT", "/v1/collections/papers", {"recall_target": 0.9})
     assert (await api.trail())[0]["actor"] == "key some"
@@ -117,11 +123,17 @@ async def test_documents_that_the_filter_does_not_admit_do_not_exist(api: Edge) 
     for id_ in ("b", "c", "nothing"):
         assert_problem(await api.client.get(f"{papers}/documents/{id_}"), 404)
         assert_problem(await api.client.delete(f"{papers}/documents/{id_}"), 404)
+        assert_problem(await api.client.patch(f"{papers}/documents/{id_}", json={"title": "changed"}), 404)
         assert_problem(await api.client.post(f"{papers}/similar/{id_}"), 404)
         problem = await api.refused(f"{papers}/search", {"like": {"positive": ["a"], "negative": [id_]}}, 422)
         assert problem["errors"] == [{"field": "like.negative.0", "message": f"there is no document '{id_}'"}]
     assert (await api.post(f"{papers}/documents/delete", {"ids": ["b", "c"]}))["deleted"] == 0
     assert (await api.post(f"{papers}/documents/delete", {"filter": everything}))["deleted"] == 0
+    assert await api.post(f"{papers}/documents/count") == {"count": 1}
+    assert await api.post(f"{papers}/documents/count", {"filter": everything}) == {"count": 0}
+    there = await api.post(f"{papers}/documents/get", {"ids": ["a", "b", "c"]})
+    assert ([one["id"] for one in there["documents"]], there["missing"]) == (["a"], ["b", "c"])
+    assert_problem(await api.client.patch(f"{papers}/documents/a", json={"metadata": {"tenant": "b"}}), 403)
     assert [one["id"] for one in (await use(api, "root").get(f"{papers}/documents"))["documents"]] == ["a", "b", "c"]
 
 

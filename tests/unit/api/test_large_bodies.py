@@ -88,7 +88,7 @@ async def test_one_metadata_too_large_is_refused_before_it_is_walked_through(api
 
 
 async def test_a_large_answer_is_sent_in_parts_that_add_up() -> None:
-    content = {"hits": [{"text": "é" * 1_000}] * 100, "took_ms": 1.5}
+    content = {"hits": [{"text": "é" * 1_000}] * 3_000, "took_ms": 1.5}
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -104,5 +104,5 @@ async def test_a_large_answer_is_sent_in_parts_that_add_up() -> None:
     assert body == orjson.dumps(content)
     assert (b"content-length", str(len(body)).encode()) in head["headers"]
     assert (b"x-one", b"1") in head["headers"]
-    assert max(len(part.get("body", b"")) for part in parts) < len(body) / 10
+    assert max(len(part.get("body", b"")) for part in parts) < len(body) / 4
     assert [part.get("more_body", False) for part in parts] == [True] * (len(parts) - 1) + [False]

@@ -28,6 +28,8 @@ BODIES: dict[str, Json] = {
     },
     "POST /v1/collections/{collection}/documents": {"documents": [{"id": "n", "text": "new text", "title": "new"}]},
     "POST /v1/collections/{collection}/documents/delete": {"ids": ["nobody"]},
+    "POST /v1/collections/{collection}/documents/get": {"ids": ["a"]},
+    "POST /v1/collections/{collection}/documents/count": {},
     "POST /v1/collections/{collection}/search": {
         "query": "some text",
         "typos": {},
@@ -143,7 +145,7 @@ async def test_every_body_is_tried() -> None:
         for method, operation in operations.items()
         if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
-    assert described == BODIES.keys()
+    assert described - {"PATCH /v1/collections/{collection}/documents/{id}"} == BODIES.keys()  # there null removes
 
 
 @pytest.mark.parametrize("route", BODIES)

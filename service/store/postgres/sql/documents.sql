@@ -92,6 +92,18 @@ WHERE d.collection_id = %(collection_id)s AND d.document_id > %(after)s AND d.de
 ORDER BY d.document_id
 LIMIT %(limit)s
 
+-- name: lock_one
+-- A living document that passes, until the transaction ends.
+SELECT d.document_id, d.title, d.text, coalesce(d.sent_metadata, d.metadata), d.revision, d.content_revision,
+       d.created_at, d.updated_at
+FROM documents AS d
+WHERE d.collection_id = %(collection_id)s AND d.document_id = %(document_id)s AND d.deleted_at IS NULL AND {where}
+FOR UPDATE
+
+-- name: count
+-- How many living documents pass.
+SELECT count(*) FROM documents AS d WHERE d.collection_id = %(collection_id)s AND d.deleted_at IS NULL AND {where}
+
 -- name: page_ids
 -- The ids of the same, without reading their texts.
 SELECT d.document_id

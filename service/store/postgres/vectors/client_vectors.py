@@ -44,7 +44,8 @@ async def store(
 
     Returns those that had no vector of their present content there, or another one.
     """
-    with_vectors = sorted((one for one in documents if one.vector is not None), key=lambda one: one.id)
+    with_vectors = [one for one in documents if one.vector is not None and one.id in content_revisions]
+    with_vectors.sort(key=lambda one: one.id)
     if not with_vectors:
         return frozenset()
     key = version_key(version)
