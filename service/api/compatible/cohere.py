@@ -26,16 +26,16 @@ class CohereEmbedBody(TextsBody):
 
 @router.post("/v1/embed", summary="Encode texts, in the shape of Cohere's v1", response_model=dict[str, Any])
 @router.post("/v2/embed", summary="Encode texts, in the shape of Cohere's v2", response_model=dict[str, Any])
-async def embed(service: ServiceDep, request: Request, body: CohereEmbedBody) -> Response:
+async def cohere_embed(service: ServiceDep, request: Request, body: CohereEmbedBody) -> Response:
     """Vectors of length 1 by their type; in v1, where the request names no types, a list of them alone."""
     encoded = await encode_texts(service, body, body.texts, "truncate", role=body.input_type, field="texts")
-    version = request.url.path[2]
+    version = request.scope["route"].path[2]
     bare = version == "1" and body.embedding_types is None
-    kinds = dict.fromkeys(body.embedding_types or ["float"])
+    by_type = {kind: await encoded.rows(kind == "base64") for kind in dict.fromkeys(body.embedding_types or ["float"])}
     answer = {
         "id": request.state.request_id,
         "response_type": "embeddings_floats" if bare else "embeddings_by_type",
-        "embeddings": encoded.rows() if bare else {kind: encoded.rows(packed=kind == "base64") for kind in kinds},
+        "embeddings": by_type["float"] if bare else by_type,
         "texts": body.texts,
         "meta": {"api_version": {"version": version}, "billed_units": {"input_tokens": encoded.tokens}},
     }

@@ -4,11 +4,12 @@ import re
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.bodies import JsonResponse
+from service.api.compatible.encoding import text_list
 from service.api.dependencies import ServiceDep
 from service.api.routes.search import with_budget
 from service.api.routing import other_api_router
@@ -35,6 +36,7 @@ _OPERATORS: Final = {
     "contains": "$contains",
     "exists": "$exists",
 }
+_Names = Annotated[list[Text], Field(min_length=1, max_length=10)]
 _NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?")
 
 
@@ -46,7 +48,7 @@ class RetrievalSettingBody(RequestBody):
 class ConditionBody(RequestBody):
     """What one of the fields `name` has to be."""
 
-    name: Annotated[list[Text], Field(min_length=1, max_length=10)]
+    name: Annotated[_Names, BeforeValidator(text_list, _Names | str)]
     comparison_operator: Text
     value: str | float | int | Annotated[list[str], Field(max_length=1_000)] | None = None
 

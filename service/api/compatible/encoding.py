@@ -4,6 +4,7 @@ import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from service.api.schemas.base import MAX_DIMENSIONS, RequestBody
 from service.api.schemas.collections import ModelBody
 from service.core import metrics
 from service.core.collections import EXTERNAL, EmbedderSpec
+from service.core.concurrency import off_loop
 from service.core.errors import FieldError, Invalid, ModelUnavailable, TooLarge
 from service.core.ids import Role, Vectors
 from service.core.ports.embedder import Encoder, ModelInput
@@ -117,9 +119,10 @@ class EncodedTexts:
     model: str
     headers: Mapping[str, str]
 
-    def rows(self, packed: bool = False) -> list[Any]:
+    async def rows(self, packed: bool = False) -> list[Any]:
         """The vectors as lists of numbers, or `packed` as base64 of little-endian float32."""
-        return [packed_numbers(row, "<f4") if packed else row.tolist() for row in self.vectors]
+        one = partial(packed_numbers, dtype="<f4") if packed else np.ndarray.tolist
+        return await off_loop(self.vectors.nbytes, lambda: [one(row) for row in self.vectors])
 
 
 async def encode_texts(

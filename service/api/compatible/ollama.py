@@ -27,17 +27,17 @@ class OllamaEmbedBody(TextsBody):
 
 
 @router.post("/api/embed", summary="Encode texts, in the shape of Ollama", response_model=dict[str, Any])
-async def embed(service: ServiceDep, body: OllamaEmbedBody) -> Response:
+async def ollama_embed(service: ServiceDep, body: OllamaEmbedBody) -> Response:
     """Vectors of length 1, in the order of the texts. Durations are in nanoseconds."""
     started = time.perf_counter_ns()
     encoded = await encode_texts(service, body, body.input, "truncate", field="input")
     times = {"total_duration": time.perf_counter_ns() - started, "load_duration": 0}
-    answer = {"model": body.model, "embeddings": encoded.rows(), "prompt_eval_count": encoded.tokens}
+    answer = {"model": body.model, "embeddings": await encoded.rows(), "prompt_eval_count": encoded.tokens}
     return await large_answer(answer | times, encoded.headers)
 
 
 @router.get("/api/tags", summary="List models, in the shape of Ollama")
-async def tags(service: ServiceDep) -> dict[str, Any]:
+async def ollama_models(service: ServiceDep) -> dict[str, Any]:
     """The models that requests may name."""
     of_all = {"modified_at": "1970-01-01T00:00:00Z", "size": 0, "digest": "", "details": {}}
     return {"models": [{"name": name, "model": name, **of_all} for name in service.embedders.models()]}

@@ -54,10 +54,10 @@ _EMBED, _SIMILARITY, _RERANK = TypeAdapter(EmbedBody), TypeAdapter(SimilarityBod
 
 
 @router.post("/embed", summary="Encode texts", response_model=list[list[float]])
-async def embed(service: ServiceDep, body: EmbedBody) -> Response:
+async def tei_embed(service: ServiceDep, body: EmbedBody) -> Response:
     """Vectors of length 1, in the order of the texts."""
     encoded = await encode_texts(service, body, body.inputs, role=body.prompt_name, field="inputs")
-    return await large_answer(encoded.rows(), encoded.headers)
+    return await large_answer(await encoded.rows(), encoded.headers)
 
 
 @router.post("/similarity", summary="Compare a sentence with others", response_model=list[float])
@@ -69,18 +69,18 @@ async def similarity(service: ServiceDep, body: SimilarityBody) -> Response:
 
 
 @router.post("/", summary="What the body is for: /embed, /similarity or /rerank", response_model=list[Any])
-async def root(service: ServiceDep, request: Request, body: AnyBody) -> Response:
+async def tei_root(service: ServiceDep, request: Request, body: AnyBody) -> Response:
     """`huggingface_hub` sends everything here."""
     sent = body.model_extra or {}
     if "query" in sent:
         return await rerank(service, request, validated(_RERANK, sent))
     if isinstance(sent.get("inputs"), dict):
         return await similarity(service, validated(_SIMILARITY, sent))
-    return await embed(service, validated(_EMBED, sent))
+    return await tei_embed(service, validated(_EMBED, sent))
 
 
 @router.get("/info", summary="The default model and the limits of requests")
-async def info(service: ServiceDep) -> dict[str, Any]:
+async def tei_info(service: ServiceDep) -> dict[str, Any]:
     """The model is loaded where need be."""
     spec, encoder = await TextsBody().encoder(service)
     return {
@@ -98,6 +98,6 @@ async def info(service: ServiceDep) -> dict[str, Any]:
 
 
 @router.get("/health", summary="The process answers")
-async def health() -> dict[str, str]:
+async def tei_health() -> dict[str, str]:
     """As `/livez`."""
     return {"status": "alive"}

@@ -119,12 +119,10 @@ async def embeddings(service: ServiceDep, body: EmbeddingsBody) -> Response:
 
     `base64` is little-endian float32. `X-Azimuth-Long-Texts` says what became of texts longer than the model takes.
     """
-    encoded = await encode_texts(
-        service, body, await body.texts(), role=body.role, field="input", unusable=body.unusable
-    )
-    data = [
-        EmbeddingAnswer(object="embedding", index=at, embedding=row) for at, row in enumerate(encoded.rows(body.packed))
-    ]
+    texts = await body.texts()
+    encoded = await encode_texts(service, body, texts, role=body.role, field="input", unusable=body.unusable)
+    rows = await encoded.rows(body.packed)
+    data = [EmbeddingAnswer(object="embedding", index=at, embedding=row) for at, row in enumerate(rows)]
     usage = UsageAnswer(prompt_tokens=encoded.tokens, total_tokens=encoded.tokens)
     answer = EmbeddingsAnswer(object="list", data=data, model=encoded.model, usage=usage)
     return await large_answer(answer, encoded.headers)

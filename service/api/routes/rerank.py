@@ -146,7 +146,7 @@ async def rerank(service: ServiceDep, request: Request, body: RerankBody) -> Res
         degraded=degraded,
         meta=RerankMeta(warnings=[one["reason"] for one in degraded]),
     )
-    if request.url.path == "/v1/rerank":
+    if request.scope["route"].path == "/v1/rerank":
         answer["data"] = results
     return JsonResponse(answer, headers=headers)
 

@@ -102,7 +102,8 @@ class ModelRegistry:
         # The other service bounds its passes itself; here it is the requests under way that are bounded.
         self._remote_scheduler = PassScheduler(streams=REMOTE_STREAMS, pass_seconds=None)
         try:
-            self.models()
+            for model in self._aliases.values():
+                self.resolve(EmbedderSpec(model=model))
         except Invalid as error:
             raise Misconfigured(f"AZIMUTH_MODEL_ALIASES: {error.errors[0].message}") from error
 

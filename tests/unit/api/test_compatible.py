@@ -193,7 +193,7 @@ async def test_dify_retrieves(api: Edge) -> None:
 async def test_dify_filters_by_metadata(api: Edge, conditions: list[Json], found: set[str]) -> None:
     answer = (await ask(api, "/retrieval", retrieval("a cat and a dog, rates", *conditions))).json()
     assert {one["metadata"]["id"] for one in answer["records"]} == found
-    either = retrieval("a cat", where("year", "=", 2020), where("kind", "is", "news"), operator="or")
+    either = retrieval("a cat", where("year", "=", 2020) | {"name": "year"}, where("kind", "is", "news"), operator="or")
     assert {one["metadata"]["id"] for one in (await ask(api, "/retrieval", either)).json()["records"]} == {"a", "c"}
 
 

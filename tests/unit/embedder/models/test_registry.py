@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from service.core import metrics
 from service.core.collections import EmbedderSpec
@@ -17,6 +18,7 @@ from service.core.ports.embedder import Encoder
 from service.embedder.models import loading, registry
 from service.embedder.models.hashing_encoder import HashingEncoder
 from service.embedder.models.registry import ModelRegistry
+from service.runtime.settings import Settings
 from tests.encoders import ScriptedEncoder
 from tests.running import until
 
@@ -51,6 +53,23 @@ def test_revisions_are_the_operators_choice() -> None:
         with pytest.raises(Invalid) as refused:
             models.resolve(spec(model, revision=revision))
         assert refused.value.errors[0].field == "embedder.revision"
+
+
+def test_other_names_of_models_are_those_of_the_operator() -> None:
+    models = ModelRegistry(default="hashing", aliases={"ada": "default", "small": "all-MiniLM-L6-v2"})
+    assert [models.resolve(spec(name)).model for name in ("ada", "small")] == ["hashing", "all-MiniLM-L6-v2"]
+    assert {"ada", "small"} <= models.models().keys()
+    own = ModelRegistry(default="hashing", aliases={"all-MiniLM-L6-v2": "hashing"})
+    assert own.resolve(spec("all-MiniLM-L6-v2")).model == "all-MiniLM-L6-v2"  # the name of a model stays its own
+    with pytest.raises(Misconfigured, match="AZIMUTH_MODEL_ALIASES: 'someone/else' is not one of the models"):
+        ModelRegistry(default="hashing", aliases={"ada": "someone/else"})
+
+
+@pytest.mark.parametrize("text", ["ada", "ada=", "=hashing", "ada=hashing=x", "ada = hashing"])
+def test_an_alias_is_a_name_and_a_model(text: str) -> None:
+    assert Settings.model_validate({"model_aliases": "a=b, c=d"}).aliases == {"a": "b", "c": "d"}
+    with pytest.raises(ValidationError, match="model_aliases"):
+        Settings.model_validate({"model_aliases": text})
 
 
 class Loads:
