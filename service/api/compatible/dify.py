@@ -16,7 +16,7 @@ from service.api.routing import other_api_router
 from service.api.schemas.base import QueryText, RequestBody, Text, parse_filter
 from service.core.errors import Invalid
 from service.core.ids import CollectionName
-from service.core.search import Hit, RerankRequest, SearchRequest
+from service.core.search import RerankRequest, SearchRequest
 
 router = other_api_router(404, 409)
 
@@ -101,18 +101,12 @@ async def retrieval(service: ServiceDep, request: Request, body: RetrievalBody) 
     result = await service.search.run(collection, search_request)
     service.shadow.add(collection, search_request)
     request.state.searches = (result.timings,)
-    relevances = [hit.relevance for hit in result.hits]
-    scores = [_cosine(hit) for hit in result.hits] if None in relevances else relevances
-    least = body.retrieval_setting.score_threshold or 0.0
+    judged = all(hit.relevance is not None for hit in result.hits)
+    cosines = [max(0.0, leg.score) if (leg := hit.explanation.dense) else 0.0 for hit in result.hits]
     records = [
         {"content": hit.text, "score": score, "title": hit.title, "metadata": {**hit.metadata, "id": hit.id}}
-        for hit, score in zip(result.hits, scores, strict=True)
-        if score is not None and score >= least
+        for hit, cosine in zip(result.hits, cosines, strict=True)
+        if (score := (hit.relevance or 0.0) if judged else cosine) >= (body.retrieval_setting.score_threshold or 0.0)
     ]
-    headers = {"X-Azimuth-Score": "cosine" if None in relevances else "relevance"}
+    headers = {"X-Azimuth-Score": "relevance" if judged else "cosine"}
     return JsonResponse({"records": records}, headers=headers)
-
-
-def _cosine(hit: Hit) -> float:
-    """0 where only the lexical leg found it."""
-    return 0.0 if hit.explanation.dense is None else min(1.0, max(0.0, hit.explanation.dense.score))

@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from fastapi import APIRouter
 from pydantic import ConfigDict, Field
@@ -87,17 +87,13 @@ class RerankMeta(TypedDict):
     warnings: list[str]
 
 
-class RerankUsageAnswer(TypedDict):
-    total_tokens: int
-
-
 class RerankAnswer(TypedDict):
     """Cohere's and Jina's clients read `results`, Voyage's `data`, which is the same on `/v1/rerank`."""
 
     model: str
     results: list[RerankResultAnswer]
     data: NotRequired[list[RerankResultAnswer]]
-    usage: RerankUsageAnswer
+    usage: dict[Literal["total_tokens"], int]
     degraded: list[DegradedAnswer]
     """What the model did not read, as in the answer to a search."""
     meta: RerankMeta
@@ -142,7 +138,7 @@ async def rerank(service: ServiceDep, request: Request, body: RerankBody) -> Res
     answer = RerankAnswer(
         model=reranker.name,
         results=results,
-        usage=RerankUsageAnswer(total_tokens=reading.tokens),
+        usage={"total_tokens": reading.tokens},
         degraded=degraded,
         meta=RerankMeta(warnings=[one["reason"] for one in degraded]),
     )
