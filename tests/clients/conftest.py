@@ -20,7 +20,7 @@ KEY = "a-key-of-the-tests"
 MODELS = ["text-embedding-3-small", "embed-english-v3.0", "voyage-3.5", "nomic-embed-text"]
 RERANKERS = ["rerank-v3.5", "rerank-english-v3.0", "rerank-2.5"]
 ALIASES = [f"{name}=all-MiniLM-L6-v2" for name in MODELS] + [f"{name}=azimuth-minilm-l6" for name in RERANKERS]
-START_SECONDS = 300
+START_SECONDS, STOP_SECONDS = 300, 120
 
 TEXTS = ["a cat purrs on the sofa", "a dog barks at the postman", "interest rates rise"]
 QUESTION = "Which animal barks?"
@@ -60,7 +60,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         service.terminate()
-        service.wait(30)
+        service.wait(STOP_SECONDS)
 
 
 def _wait_until_ready(url: str, service: "subprocess.Popen[bytes]", log: Path) -> None:

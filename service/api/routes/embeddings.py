@@ -62,6 +62,7 @@ class EmbeddingsBody(TextsBody):
     ]
     encoding_format: Literal["float", "base64"] = "float"
     embedding_type: Literal["float", "base64"] | None = None
+    encoding_type: Literal["float"] | None = None
     input_type: RoleField = "document"
     task: RoleField | None = None
     prompt_name: RoleField | None = None
