@@ -34,7 +34,7 @@ _OPERATORS: Final = {
     "in": "$in",
     "not in": "$nin",
     "contains": "$contains",
-    "exists": "$exists",
+    "not contains": "$contains",
 }
 _Names = Annotated[list[Text], Field(min_length=1, max_length=10)]
 _NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,15})?")
@@ -56,15 +56,15 @@ class ConditionBody(RequestBody):
         """In our own words. Invalid where there is no such operator."""
         operator, value = self.comparison_operator, self.value
         if operator in ("empty", "not empty"):
-            operator, value = "exists", operator == "not empty"
-        elif len(operator) == 1 and isinstance(value, str) and _NUMBER.fullmatch(value):
-            value = float(value)  # Dify may send a number as it was typed
-        unlike = operator == "not contains"
-        ours = _OPERATORS.get("contains" if unlike else operator)
-        if ours is None:
+            condition: dict[str, Any] = {"$exists": operator == "not empty"}
+        elif operator in _OPERATORS:
+            if len(operator) == 1 and isinstance(value, str) and _NUMBER.fullmatch(value):
+                value = float(value)  # Dify may send a number as it was typed
+            condition = {_OPERATORS[operator]: value}
+        else:
             raise Invalid.at("metadata_condition", f"there is no operator {operator!r} here")
-        wanted = {"$or": [{name: {ours: value}} for name in self.name]}
-        return {"$not": wanted} if unlike else wanted
+        wanted = {"$or": [{name: condition} for name in self.name]}
+        return {"$not": wanted} if operator == "not contains" else wanted
 
 
 class ConditionsBody(RequestBody):
@@ -104,7 +104,7 @@ async def retrieval(service: ServiceDep, request: Request, body: RetrievalBody) 
     judged = all(hit.relevance is not None for hit in result.hits)
     cosines = [max(0.0, leg.score) if (leg := hit.explanation.dense) else 0.0 for hit in result.hits]
     records = [
-        {"content": hit.text, "score": score, "title": hit.title, "metadata": {**hit.metadata, "id": hit.id}}
+        {"content": hit.text, "score": score, "title": hit.title, "metadata": {"id": hit.id, **hit.metadata}}
         for hit, cosine in zip(result.hits, cosines, strict=True)
         if (score := (hit.relevance or 0.0) if judged else cosine) >= (body.retrieval_setting.score_threshold or 0.0)
     ]
