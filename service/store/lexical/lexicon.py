@@ -227,8 +227,9 @@ class TantivyLexicon:
 
     def _complete_index(self, collection: Collection) -> LexicalIndex | None:
         """The index of the collection's language or, until that is complete, of the former one."""
-        if self.is_current(collection):
-            return self._indexes[self.path(collection)]
+        index = self._indexes.get(self.path(collection))
+        if index is not None and index.progress.complete:
+            return index
         prefix = f"{collection.id}-"
         others = (index for path, index in reversed(self._indexes.items()) if path.name.startswith(prefix))
         return next((index for index in others if index.progress.complete), None)

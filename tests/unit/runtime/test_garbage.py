@@ -50,5 +50,19 @@ async def test_a_large_request_delays_it_and_not_for_ever(
     assert large
 
 
+async def test_what_outlived_a_collection_is_looked_through_again(
+    collection: GarbageCollection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Node()
+    node = weakref.ref(kept)
+    await collection.collect()
+    del kept
+    await collection.collect()
+    assert node() is not None, "set aside, so that the next look costs little"
+    monkeypatch.setattr(garbage, "_WHOLE_SECONDS", 0.0)
+    await collection.collect()
+    assert node() is None
+
+
 def test_python_itself_looks_through_the_youngest_only(collection: GarbageCollection) -> None:
     assert gc.get_threshold()[2] > 10**9

@@ -124,10 +124,17 @@ class Pool(AsyncConnectionPool[Connection]):
         self,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> AsyncIterator[Connection]:
-        """One connection in autocommit. Errors of the database leave as DatabaseUnavailable or TimedOut."""
+        """One connection in autocommit. Errors of the database leave as DatabaseUnavailable or TimedOut.
+
+        Nothing is committed at the end: there is no transaction but in a block of its own. What a failure or a
+        cancelled task left open is rolled back, or the connection closed, as it returns to the pool.
+        """
         with translated_errors():
-            async with super().connection(timeout) as connection:
+            connection = await self.getconn(timeout)
+            try:
                 yield connection
+            finally:
+                await self.putconn(connection)
 
     @asynccontextmanager
     async def filtering(self, lookups: int) -> AsyncIterator[Connection]:
@@ -137,8 +144,12 @@ class Pool(AsyncConnectionPool[Connection]):
         still find a connection, and those with a small filter do beside large ones. Overloaded where none of the share
         becomes free soon. Without lookups it is any connection.
         """
+        if not lookups:
+            async with self.connection() as connection:
+                yield connection
+            return
         large, all_filters = self._filter_slots
-        slots = [large, all_filters] if lookups > _LARGE_FILTER else [all_filters] if lookups else []
+        slots = [large, all_filters] if lookups > _LARGE_FILTER else [all_filters]
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(_FILTER_WAIT_SECONDS):
