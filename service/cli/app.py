@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service import __version__
-from service.cli import doctor, judgments, keys, load_documents, reindex, shell, train, tune, versions
+from service.cli import collections, doctor, judgments, keys, load_documents, reindex, shell, train, tune, versions
 from service.cli.shell import EXIT_PARTIAL, EXIT_UNREACHABLE, EXIT_USAGE, Collection, Url, err, fail, out, print_err
 from service.client.http_client import Refused, Unreachable
 from service.core.errors import AzimuthError, Misconfigured, Unavailable
@@ -28,13 +28,26 @@ from service.runtime.settings import Settings
 app = typer.Typer(
     name="azimuth",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Vector search that cannot go wrong silently: pgvector, BM25 and reranking behind one HTTP API.\n\n"
     "Start with `azimuth up --demo`. Settings are environment variables `AZIMUTH_*` (docs/settings.md).",
 )
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 @app.command()
@@ -97,7 +110,9 @@ def migrate(
 
 @app.command()
 def ingest(
-    source: Annotated[str, typer.Argument(help="A JSONL file, a folder in BEIR layout, or - for standard input.")],
+    source: Annotated[
+        str, typer.Argument(help="A JSONL file (also .gz), a folder in BEIR layout, or - for standard input.")
+    ],
     collection: Collection,
     wait: Annotated[bool, typer.Option(help="Wait until everything is encoded.")] = True,
     url: Url = None,
@@ -213,6 +228,8 @@ app.add_typer(keys.app, name="keys")
 app.command()(judgments.judgments)
 app.command("tune")(tune.tune_collection)
 app.command()(doctor.doctor)
+app.command()(collections.collections)
+app.command()(collections.export)
 
 
 def _settings(default_log_level: str | None = None) -> Settings:

@@ -1,5 +1,6 @@
 """Load documents into a running service, with one progress bar for sending and one for encoding."""
 
+import gzip
 import json
 import shlex
 import sys
@@ -80,13 +81,12 @@ def lines_of(source: str) -> tuple[Iterator[bytes], int | None]:
         path = path / "corpus.jsonl"
     if not path.is_file():
         raise Misconfigured(f"there is no file {path}")
-    with path.open("rb") as lines:
-        total = sum(1 for line in lines if line.strip())
+    total = sum(1 for line in _file_lines(path) if line.strip())
     return _with_api_ids(_file_lines(path)), total
 
 
 def _file_lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as lines:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         yield from lines
 
 

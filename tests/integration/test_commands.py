@@ -1,5 +1,6 @@
 """The commands as a shell user runs them, against the whole service with the hashing encoder."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service import __version__
 from tests.beir import write_pairs
 from tests.programs import unused_port
 
@@ -171,6 +173,30 @@ def test_a_refusal_of_the_service_is_told_as_it_says(address: str) -> None:
     assert "404" in done.stderr
     bad = run_azimuth(["search", "x", "-c", "never-made", "--url", address, "--filter", "{"])
     assert (bad.returncode, "not JSON" in bad.stderr) == (2, True)
+
+
+def test_what_is_exported_can_be_loaded_and_exported_again(address: str, tmp_path: Path) -> None:
+    lines = [
+        {"id": "b", "title": "", "text": "zweite Zeile\n\u2028", "metadata": {"z": [1, None], "a": {"ü": 1.5}}},
+        {"id": "a/ 1", "title": "Erste", "text": "", "metadata": {}},
+    ]
+    given, exported, again = (tmp_path / name for name in ("given.jsonl.gz", "exported.jsonl", "again.jsonl"))
+    given.write_bytes(gzip.compress("\n".join(map(json.dumps, lines)).encode()))
+    for source, name, target in ((given, "first-of-two", exported), (exported, "second-of-two", again)):
+        assert run_azimuth(["ingest", str(source), "-c", name, "--url", address]).returncode == 0
+        assert run_azimuth(["export", "-c", name, "-o", str(target), "--url", address]).returncode == 0
+    assert [json.loads(line) for line in exported.read_bytes().splitlines()] == lines[::-1]
+    assert again.read_bytes() == exported.read_bytes()
+    assert run_azimuth(["export", "-c", "first-of-two", "--url", address]).stdout.encode() == exported.read_bytes()
+    listed = json.loads(run_azimuth(["collections", "--json", "--url", address]).stdout)["collections"]
+    assert {one["name"]: one["counts"]["documents"] for one in listed}["second-of-two"] == 2
+    assert "second-of-two" in run_azimuth(["collections", "--url", address]).stdout
+    missing = run_azimuth(["export", "-c", "nowhere", "-o", str(tmp_path / "none"), "--url", address])
+    assert (missing.returncode, (tmp_path / "none").exists()) == (2, False)
+
+
+def test_the_version_is_told() -> None:
+    assert run_azimuth(["--version"]).stdout.strip() == __version__
 
 
 def test_help_teaches() -> None:
