@@ -53,7 +53,7 @@ class FilterMatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Passage:
-    """A chunk read back from its document. `partial`: the document has more text."""
+    """A chunk read back from its document. `partial`: the document has more text; it is `whole`, where asked for."""
 
     title: str
     text: str
@@ -62,6 +62,7 @@ class Passage:
     metadata: Mapping[str, Any]
     revision: int
     partial: bool = False
+    whole: str | None = None
 
 
 DIVERSITY_POOL_FACTOR, MIN_DIVERSITY_POOL, MAX_DIVERSITY_POOL = 3, 50, 1_000

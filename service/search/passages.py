@@ -21,7 +21,7 @@ from service.core.passage_context import context_at, parts_of
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.vectors import VectorStore
-from service.core.search import Candidate, Hit
+from service.core.search import Candidate, Hit, Passage
 from service.core.text import sentence_starts
 from service.search.candidates import CandidateSet, QueryCandidates
 from service.search.context import SearchContext
@@ -49,13 +49,25 @@ class PassageSelector:
         self._vectors = vectors
         self._lexicon = lexicon
 
+    async def read(
+        self, context: SearchContext, candidates: CandidateSet, found: Sequence[Candidate]
+    ) -> tuple[Passage | None, ...]:
+        """As `Documents.passages`. Where `choose` will need the whole texts, they are read along."""
+        whole_bytes = TEXT_LIMIT if _choosing(context, candidates) else 0
+        collection, where = context.space.collection, context.request.where
+        passages = await self._documents.passages(collection.id, found, where, UNEMBEDDED_LENGTH, whole_bytes)
+        pairs = [(one, passage) for one, passage in zip(found, passages, strict=True) if passage and passage.partial]
+        texts = {(one.document_id, one.content_revision): passage.whole for one, passage in pairs if passage.whole}
+        if len(texts) == len(pairs):  # else `read_texts` chooses which are read
+            context.texts |= texts
+        return passages
+
     async def choose(self, context: SearchContext, candidates: CandidateSet, hits: list[Hit]) -> list[Hit]:
         """Hits that are documents, each with its best passage for the query that contributes most to it.
 
         Where this stage cannot run, it is the best by cosine.
         """
-        by_chunk = context.request.group_by == "chunk"
-        if by_chunk or not candidates.has_lexical or not any(hit.partial for hit in hits):
+        if not _choosing(context, candidates) or not any(hit.partial for hit in hits):
             return hits
         work = self._choose(context, candidates, hits)
         return await context.run_stage("passages", work, optional=True, in_budget=False) or hits
@@ -140,6 +152,10 @@ class PassageSelector:
             one, piece = passages[at]
             scored[one.document_id].append((one, float(lexical[at]), piece))
         return scored
+
+
+def _choosing(context: SearchContext, candidates: CandidateSet) -> bool:
+    return context.request.group_by == "document" and candidates.has_lexical
 
 
 def _showing(hit: Hit, passage: Candidate, _: float, text: str) -> Hit:

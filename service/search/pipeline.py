@@ -36,7 +36,7 @@ from service.search.events import SearchEvent, SearchObserver, record_metrics
 from service.search.fusion import FusedItem, Ranking
 from service.search.mmr import mmr
 from service.search.passage_contexts import add_contexts
-from service.search.passages import UNEMBEDDED_LENGTH, PassageSelector
+from service.search.passages import PassageSelector
 from service.search.rerank import RerankStage
 from service.search.retrievers import DenseRetriever, Item, LegResult, LexicalRetriever
 from service.spaces.model_verification import ModelVerifier
@@ -238,9 +238,7 @@ class SearchPipeline:
                 page = ranking[at : at + wanted - len(hits)]
                 at += len(page)
                 found = [candidates.candidate(fused.item) for fused in page]
-                passages = await self.documents.passages(
-                    context.space.collection.id, found, context.request.where, UNEMBEDDED_LENGTH
-                )
+                passages = await self._passages.read(context, candidates, found)
                 fresh = [
                     _hit(fused, candidate, passage)
                     for fused, candidate, passage in zip(page, found, passages, strict=True)

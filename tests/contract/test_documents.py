@@ -334,6 +334,18 @@ async def test_passages_end_where_the_text_ends(world: World) -> None:
     assert [one.partial for one in passages if one] == [False, True, True]
 
 
+@pytest.mark.parametrize(("whole_bytes", "wholes"), [(0, []), (10, ["a"]), (20, ["a"]), (21, ["a", "c"])])
+async def test_whole_texts_come_along_up_to_a_number_of_bytes(
+    world: World, whole_bytes: int, wholes: list[str]
+) -> None:
+    """Of what has more text than the passage, in the order of the candidates, counted in bytes."""
+    texts = {"a": "äöü0123", "b": "0123", "c": "0123456"}
+    await world.put(*(doc(name, text) for name, text in texts.items()))
+    wanted = [candidate(name) for name in ("a", "missing", "b", "c")]
+    passages = await world.documents.passages(world.collection.id, wanted, None, 4, whole_bytes)
+    assert [one.whole for one in passages if one] == [text if name in wholes else None for name, text in texts.items()]
+
+
 async def test_texts_are_read_in_order_up_to_a_number_of_bytes(world: World) -> None:
     await world.put(doc("a", "12345"), doc("b", "äöü"), doc("c", "123"), doc("d", "old"), doc("gone"))
     await world.put(doc("d", "new"))

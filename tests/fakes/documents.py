@@ -171,14 +171,23 @@ class FakeDocuments:
         return frozenset(document.id for document in found.values() if matches(where, document.metadata))
 
     async def passages(
-        self, collection_id: CollectionId, candidates: Sequence[Candidate], where: Filter | None, default_length: int
+        self,
+        collection_id: CollectionId,
+        candidates: Sequence[Candidate],
+        where: Filter | None,
+        default_length: int,
+        whole_bytes: int = 0,
     ) -> tuple[Passage | None, ...]:
+        left = whole_bytes
+
         def passage(candidate: Candidate) -> Passage | None:
             document = self._store.living_one(collection_id, candidate.document_id)
             if document is None or document.content_revision != candidate.content_revision:
                 return None
             if where is not None and not matches(where, document.metadata):
                 return None
+            nonlocal left
+            left -= len(document.text.encode())
             start = candidate.start or 0
             text = document.text[start : default_length if candidate.end is None else candidate.end]
             return Passage(
@@ -189,6 +198,7 @@ class FakeDocuments:
                 metadata=document.metadata,
                 revision=document.revision,
                 partial=len(text) < len(document.text),
+                whole=document.text if left >= 0 and len(text) < len(document.text) else None,
             )
 
         return tuple(passage(candidate) for candidate in candidates)

@@ -83,9 +83,15 @@ class Documents(Protocol):
         """Those of `ids` that exist and pass."""
 
     async def passages(
-        self, collection_id: CollectionId, candidates: Sequence[Candidate], where: Filter | None, default_length: int
+        self,
+        collection_id: CollectionId,
+        candidates: Sequence[Candidate],
+        where: Filter | None,
+        default_length: int,
+        whole_bytes: int = 0,
     ) -> tuple[Passage | None, ...]:
-        """The text of each candidate's chunk as it stands now, aligned with `candidates`.
+        """The text of each candidate's chunk as it stands now, aligned with `candidates`; the `whole` text as well of
+        the first ones whose documents together have at most `whole_bytes`.
 
         None where the document was deleted, its content is no longer of the candidate's revision, or it no longer
         passes the filter. A candidate without offsets gives the first `default_length` code points.

@@ -29,7 +29,7 @@ from service.store.postgres.connection.pool import Adapter, Connection, Pool, Va
 from service.store.postgres.filters import indexed_fields
 from service.store.postgres.filters.filter_matches import FilterMatches
 from service.store.postgres.filters.filter_sql import Predicate, predicate
-from service.store.postgres.rows import document_of
+from service.store.postgres.rows import document_of, text_array
 from service.store.postgres.vectors import client_vectors, vectors
 
 SQL = sql_files.load("documents")
@@ -156,17 +156,24 @@ class PostgresDocuments(Adapter):
         return frozenset(row[0] for row in await self._fetch(SQL.filter_ids, where, values))
 
     async def passages(
-        self, collection_id: CollectionId, candidates: Sequence[Candidate], where: Filter | None, default_length: int
+        self,
+        collection_id: CollectionId,
+        candidates: Sequence[Candidate],
+        where: Filter | None,
+        default_length: int,
+        whole_bytes: int = 0,
     ) -> tuple[Passage | None, ...]:
         values = {
             "collection_id": collection_id,
-            "ids": [candidate.document_id for candidate in candidates],
+            "whole_bytes": whole_bytes,
+            "ids": text_array([candidate.document_id for candidate in candidates]),
             "content_revisions": [candidate.content_revision for candidate in candidates],
             "starts": [candidate.start or 0 for candidate in candidates],
             "ends": [default_length if candidate.end is None else candidate.end for candidate in candidates],
         }
         passages: list[Passage | None] = [None] * len(candidates)
-        for at, title, text, start, metadata, revision, partial in await self._fetch(SQL.passages, where, values):
+        rows = await self._fetch(SQL.passages, where, values)
+        for at, title, text, start, metadata, revision, partial, whole in rows:
             passages[at - 1] = Passage(
                 title=title,
                 text=text,
@@ -175,6 +182,7 @@ class PostgresDocuments(Adapter):
                 metadata=metadata,
                 revision=revision,
                 partial=partial,
+                whole=whole,
             )
         return tuple(passages)
 
@@ -183,7 +191,7 @@ class PostgresDocuments(Adapter):
     ) -> Mapping[DocumentId, str]:
         values = {
             "collection_id": collection_id,
-            "ids": list(content_revisions),
+            "ids": text_array(list(content_revisions)),
             "content_revisions": list(content_revisions.values()),
             "limit": limit,
         }

@@ -119,9 +119,14 @@ FROM documents AS d
 WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY (%(ids)s::text[]) AND d.deleted_at IS NULL AND {where}
 
 -- name: passages
--- The pieces of text that candidates point to, where their documents still are of that content and pass.
+-- The pieces of text that candidates point to, where their documents still are of that content and pass; and all of the
+-- text where there is more of it, up to a number of bytes.
 SELECT c.at, d.title, p.text, c.starts, coalesce(d.sent_metadata, d.metadata), d.revision,
-       octet_length(p.text) < octet_length(d.text) AS partial
+       octet_length(p.text) < octet_length(d.text) AS partial,
+       CASE
+           WHEN octet_length(p.text) < octet_length(d.text)
+               AND sum(octet_length(d.text)) OVER (ORDER BY c.at) <= %(whole_bytes)s THEN d.text
+       END AS whole
 FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[], %(starts)s::integer[], %(ends)s::integer[])
     WITH ORDINALITY AS c (document_id, content_revision, starts, ends, at)
 JOIN documents AS d
