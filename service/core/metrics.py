@@ -54,6 +54,9 @@ DISK_RESERVE = Gauge(
     "azimuth_disk_reserve_bytes", "Free space below which nothing more is written to the disk of the data folder."
 )
 QUEUE_PENDING = Gauge("azimuth_queue_pending", "Documents that wait for the embedder.", _COLLECTION)
+WITHOUT_VECTOR = Gauge(
+    "azimuth_documents_without_vector", "Documents whose client did not bring a vector yet.", _COLLECTION
+)
 QUEUE_FAILED = Gauge("azimuth_queue_failed", "Documents that were set aside.", _COLLECTION)
 QUEUE_OLDEST = Gauge("azimuth_queue_oldest_seconds", "Age of the oldest waiting document.", _COLLECTION)
 LEXICAL_LAG = Gauge(

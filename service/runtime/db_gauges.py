@@ -53,10 +53,13 @@ class DatabaseGauges:
         moment = now()
         for collection in await self.known.refresh():
             queue = await self.queue.status(collection.id, collection.active_version, moment)
-            metrics.QUEUE_PENDING.labels(collection.name).set(queue.pending)
-            metrics.QUEUE_FAILED.labels(collection.name).set(queue.failed)
-            metrics.QUEUE_OLDEST.labels(collection.name).set(queue.oldest_seconds)
             versions = await self.versions.of(collection.id)
+            # No worker encodes what waits for its client: that must not look like a backlog.
+            external = any(one.number == collection.active_version and one.spec.external for one in versions)
+            metrics.QUEUE_PENDING.labels(collection.name).set(0 if external else queue.pending)
+            metrics.WITHOUT_VECTOR.labels(collection.name).set(queue.pending if external else 0)
+            metrics.QUEUE_FAILED.labels(collection.name).set(queue.failed)
+            metrics.QUEUE_OLDEST.labels(collection.name).set(0 if external else queue.oldest_seconds)
             for version in versions:
                 await self._refresh_state(collection, version, moment)
             await self._refresh_indexes(collection, versions)

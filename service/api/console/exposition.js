@@ -32,6 +32,11 @@ export function histogram(samples, name, labels) {
 
 export const between = (before, after) => after.map(([bound, count], at) => [bound, count - (before[at]?.[1] ?? 0)]);
 
+// Is this quantile larger than the last bound, so that nothing more is known of it?
+export function beyondBounds(buckets, share) {
+  return buckets.length > 1 && share * buckets.at(-1)[1] > buckets.at(-2)[1];
+}
+
 // Linear within a bucket, as Prometheus takes it; null of no observations.
 export function quantile(buckets, share) {
   const total = buckets.at(-1)?.[1] ?? 0;

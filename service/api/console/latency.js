@@ -3,7 +3,7 @@
 
 import { lines } from "./chart.js";
 import { count, grid, ms } from "./dom.js";
-import { between, histogram, quantile } from "./exposition.js";
+import { between, beyondBounds, histogram, quantile } from "./exposition.js";
 
 const KEY = "azimuth-latency";
 const KEPT = 240;
@@ -52,7 +52,7 @@ const inMilliseconds = (seconds) => (seconds === null ? null : 1_000 * seconds);
 
 // Since the process was started: the whole search, then its stages.
 export function latencyTable(samples, collection) {
-  const row = (name, buckets) => [name, count(buckets.at(-1)?.[1] ?? 0), ...QUANTILES.map(([, part]) => told(quantile(buckets, part)))];
+  const row = (name, buckets) => [name, count(buckets.at(-1)?.[1] ?? 0), ...QUANTILES.map(([, part]) => toldQuantile(buckets, part))];
   const stages = STAGES.map((stage) => [stage, histogram(samples, "azimuth_search_stage_seconds", { collection, stage })]);
   return grid("Latency since the process was started", ["Stage", "Searches", "p50", "p95", "p99"], [
     row("whole search", histogram(samples, "azimuth_search_seconds", { collection })),
@@ -60,4 +60,7 @@ export function latencyTable(samples, collection) {
   ]);
 }
 
-const told = (seconds) => (seconds === null ? "–" : ms(1_000 * seconds));
+export function toldQuantile(buckets, part) {
+  const seconds = quantile(buckets, part);
+  return seconds === null ? "–" : (beyondBounds(buckets, part) ? "over " : "") + ms(1_000 * seconds);
+}

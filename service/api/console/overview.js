@@ -1,8 +1,9 @@
 // All collections on one page: is search still right, fast and up to date? What needs somebody stands on top.
 
 import { call, readMetrics } from "./api.js";
-import { count, el, grid, ms, share, verdict } from "./dom.js";
+import { count, el, grid, share, verdict } from "./dom.js";
 import { histogram, matching, parse, quantile, sum } from "./exposition.js";
+import { toldQuantile } from "./latency.js";
 import { reading, section } from "./reading.js";
 
 const LAG = 60;
@@ -41,12 +42,14 @@ function looked(one, samples) {
     const values = matching(samples, name, labels).map((sample) => sample.value);
     return values.length ? choose(...values) : null;
   };
+  const latencies = histogram(samples, "azimuth_search_seconds", { collection });
   const facts = {
     recall: gauge("azimuth_recall_at_k", active, Math.min),
     target: gauge("azimuth_recall_target", { collection }, Math.max) ?? one.settings.recall_target,
     missed: gauge("azimuth_recall_target_missed", active, Math.max) === 1,
     samples: sum(matching(samples, "azimuth_recall_samples_total", active)),
-    p95: quantile(histogram(samples, "azimuth_search_seconds", { collection }), 0.95),
+    p95: quantile(latencies, 0.95),
+    told: toldQuantile(latencies, 0.95),
     geometry: gauge("azimuth_geometry_verdict", active, Math.max),
     drift: gauge("azimuth_drift_verdict", { collection }, Math.max),
     dead: gauge("azimuth_dead_rows", active, Math.max),
@@ -62,7 +65,7 @@ function looked(one, samples) {
   if (facts.drift) say(false, "drift", "what is asked is not what it holds, or not what was asked before.");
   if (one.counts.failed) say(false, "versions", `${count(one.counts.failed)} documents were set aside.`);
   if (facts.lag !== null && facts.lag > LAG) say(false, "search", `lexical search is ${Math.round(facts.lag)} s behind.`);
-  if (facts.p95 !== null && facts.p95 > SLOW) say(false, "recall", `searches are slow: p95 ${ms(1_000 * facts.p95)}.`);
+  if (facts.p95 !== null && facts.p95 > SLOW) say(false, "recall", `searches are slow: p95 ${facts.told}.`);
   return { one, facts, wrong };
 }
 
@@ -77,7 +80,7 @@ function row({ one, facts }) {
     el("a", { href: link("search", one.name) }, one.name),
     el("span", {}, count(one.counts.documents), one.counts.pending > 0 && el("span", { class: "quiet" }, `${count(one.counts.pending)} waiting`)),
     to("recall", facts.recall === null ? unknown() : verdict(facts.missed ? "missed" : facts.recall >= facts.target ? "held" : "watch", `${share(facts.recall)} of ${share(facts.target, 0)}`)),
-    to("recall", facts.p95 === null ? unknown() : verdict(facts.p95 > SLOW ? "watch" : "healthy", ms(1_000 * facts.p95))),
+    to("recall", facts.p95 === null ? unknown() : verdict(facts.p95 > SLOW ? "watch" : "healthy", facts.told)),
     to("geometry", facts.geometry === null ? unknown() : verdict(VERDICTS[facts.geometry])),
     to("drift", facts.drift === null ? unknown() : verdict(VERDICTS[facts.drift])),
     to("index", facts.dead === null ? (version?.indexed ? unknown("HNSW") : verdict("healthy", "exact")) : verdict(facts.dead / whole > 0.1 ? "watch" : "healthy", facts.dead ? `${share(facts.dead / (whole || 1), 0)} dead` : "whole")),

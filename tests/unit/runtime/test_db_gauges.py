@@ -5,12 +5,13 @@ from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
 from service.core import metrics
-from service.core.collections import CollectionSettings
+from service.core.collections import EXTERNAL, CollectionSettings, EmbedderSpec
 from service.core.ids import CollectionName
 from service.core.versions import EmbedderIdentity
-from service.runtime.db_gauges import KnownCollections
+from service.runtime.db_gauges import DatabaseGauges, KnownCollections
+from tests.edge import connect
 from tests.fakes import FakeAdapters
-from tests.world import NOW
+from tests.world import NOW, doc, later
 
 NAME = CollectionName("metrics-of-deleted")
 IDENTITY = EmbedderIdentity(parts={"weights": "test"}, dimensions=4, max_tokens=256)
@@ -79,3 +80,20 @@ async def test_a_new_collection_keeps_what_was_measured_before_it_was_listed(ada
     await known.refresh()
     assert series(NAME) == before
     metrics.remove_collection(NAME)
+
+
+@pytest.mark.parametrize("external", [False, True])
+async def test_a_document_that_waits_for_its_client_is_no_backlog(adapters: FakeAdapters, external: bool) -> None:
+    spec = EmbedderSpec(model=EXTERNAL, identity="mine", dimensions=4) if external else EmbedderSpec()
+    await adapters.collections.create(NAME, CollectionSettings(embedder=spec), IDENTITY, {"text": (1.0,) * 4}, NOW)
+    collection = await adapters.collections.by_name(NAME)
+    await adapters.documents.put(collection.id, [doc("a")], NOW)
+    gauges = connect(DatabaseGauges, adapters, known=KnownCollections(adapters.collections))
+    await gauges.refresh(lambda: later(60))
+
+    def value(name: str) -> float | None:
+        return REGISTRY.get_sample_value(f"azimuth_{name}", {"collection": NAME})
+
+    assert value("queue_pending") == (0 if external else 1)
+    assert value("queue_oldest_seconds") == (0 if external else 60)
+    assert value("documents_without_vector") == (1 if external else 0)
