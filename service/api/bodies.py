@@ -130,15 +130,12 @@ def _without_mark(data: bytes) -> bytes:
     return data.removeprefix(codecs.BOM_UTF8)
 
 
-async def read_json(request: Request, max_bytes: int, convert: Callable[[Any], T], needs_type: bool = True) -> T | None:
-    """What `convert` makes of the body, which is JSON; None where there is no body. Large ones: off the event loop.
-
-    `needs_type`: whether the body must have a content type.
-    """
+async def read_json(request: Request, max_bytes: int, convert: Callable[[Any], T]) -> T | None:
+    """What `convert` makes of the body, which is JSON; None where there is no body. Large ones: off the event loop."""
     if media_type(request) not in {JSON, ""} and (request.method, media_type(request)) != ("PATCH", MERGE_PATCH):
         raise HTTPException(415, f"this route takes {JSON}, not {media_type(request)}")
     data = _without_mark(await read_body(request, max_bytes))
-    if data and needs_type and not media_type(request):
+    if data and not media_type(request):
         raise HTTPException(415, f"the body has no content type; this route takes {JSON}")
 
     def read() -> T | None:

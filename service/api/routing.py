@@ -36,8 +36,6 @@ class JsonRoute(APIRoute):
 
     changes_nothing = False
     """Whether a POST only reads. The work of what only reads ends as soon as the client disconnects."""
-    needs_type = True
-    """Whether a body must have a content type."""
 
     def __init__(self, path: str, endpoint: Callable[..., Awaitable[Any]], **options: Any) -> None:
         super().__init__(path, _rendered(endpoint), **options)
@@ -62,8 +60,7 @@ class JsonRoute(APIRoute):
                 raise HTTPException(415, f"this route takes {JSON}, not {media_type(request)}")
             if body is not None:
                 max_bytes = request.app.state.service.limits.body_bytes
-                content = await read_json(request, max_bytes, partial(validated, body), self.needs_type)
-                request = _ParsedRequest(request, content)
+                request = _ParsedRequest(request, await read_json(request, max_bytes, partial(validated, body)))
             if self.changes_nothing or "GET" in (self.methods or ()):
                 return await run_until_disconnect(request, handle(request))
             return await handle(request)
@@ -80,7 +77,16 @@ class QueryRoute(JsonRoute):
 class OtherApiRoute(QueryRoute):
     """A route of another API. Some of its clients send JSON without saying so (litellm to Voyage)."""
 
-    needs_type = False
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_as_json(request: Request) -> Response:
+            if not media_type(request):
+                headers = [*request.scope["headers"], (b"content-type", JSON.encode())]
+                request = Request({**request.scope, "headers": headers}, request.receive)
+            return await handle(request)
+
+        return handle_as_json
 
 
 def validated(adapter: TypeAdapter[T], content: Any) -> T:
@@ -136,10 +142,7 @@ class _ParsedRequest(Request):
     """A request whose body was read, parsed and validated already; FastAPI, which asks for both, takes it as it is."""
 
     def __init__(self, request: Request, body: Any) -> None:
-        headers = [*request.scope["headers"], (b"content-type", JSON.encode())]  # where FastAPI looks what it is
-        super().__init__(
-            request.scope if media_type(request) else {**request.scope, "headers": headers}, request.receive
-        )
+        super().__init__(request.scope, request.receive)
         self._parsed = body
 
     async def body(self) -> bytes:
