@@ -131,7 +131,10 @@ def _without_mark(data: bytes) -> bytes:
 
 
 async def read_json(request: Request, max_bytes: int, convert: Callable[[Any], T]) -> T | None:
-    """What `convert` makes of the body, which is JSON; None where there is no body. Large ones: off the event loop."""
+    """What `convert` makes of the body, which is JSON; None where there is no body. Large ones: off the event loop.
+
+    The lists of the body are emptied afterwards, so `convert` copies what it keeps of them.
+    """
     if media_type(request) not in {JSON, ""} and (request.method, media_type(request)) != ("PATCH", MERGE_PATCH):
         raise HTTPException(415, f"this route takes {JSON}, not {media_type(request)}")
     data = _without_mark(await read_body(request, max_bytes))
