@@ -20,7 +20,7 @@ _WHOLE_SECONDS = 3_600.0
 """Between two looks through all that is alive, which take 0.3 s. What died in a cycle after it was set aside is kept
 until then: of requests that were under way at a collection."""
 _YOUNGEST, _NEVER = 10_000, 2**31 - 1
-"""New objects after which the youngest are looked through: some searches'. By Python's own 700 it is done twice in each
+"""New objects after which the youngest are looked through: some searches'. By Python's own 700 it is done once in each
 search, while nearly all are in use."""
 
 
