@@ -126,8 +126,7 @@ class Pool(AsyncConnectionPool[Connection]):
     ) -> AsyncIterator[Connection]:
         """One connection in autocommit. Errors of the database leave as DatabaseUnavailable or TimedOut.
 
-        Nothing is committed at the end: there is no transaction but in a block of its own. What a failure or a
-        cancelled task left open is rolled back, or the connection closed, as it returns to the pool.
+        Nothing is committed at the end; what a failure left open is rolled back as it returns to the pool.
         """
         with translated_errors():
             connection = await self.getconn(timeout)

@@ -132,8 +132,7 @@ class PostgresVectors(Adapter):
         if not by_index:
             return _candidates(await self._fetch(version, statement, values, restriction.lookups))
         async with self._pool.filtering(restriction.lookups) as connection:
-            # One round trip for all of it, and one transaction, with which the settings end: the statements of a
-            # pipeline up to its end (PostgreSQL, "Pipelining", implicit transactions).
+            # One round trip, and one implicit transaction: a pipeline is one up to its end, and so are the settings.
             cursor = connection.cursor(binary=True)
             with missing_table(version.number):
                 async with connection.pipeline():
