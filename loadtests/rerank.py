@@ -142,24 +142,24 @@ def library(name: str, dtype: torch.dtype) -> Iterator[CrossEncoder]:
         yield CrossEncoder(folder, device="cpu", max_length=merged.max_tokens, model_kwargs={"dtype": dtype})
 
 
-def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool) -> None:
+def measure(asked: Sequence[Question], name: str, rounds: int, one_core: bool, precision: str) -> None:
     clock = time.process_time if one_core else time.perf_counter
     scheduler = PassScheduler()
-    settings: dict[str, Any] = {"device": "cpu", "threads": 1 if one_core else 0}
+    settings: dict[str, Any] = {"device": "cpu", "threads": 1 if one_core else 0, "precision": precision}
     everything = RerankSettings(depth=DEPTH, weight=1.0)
     times: dict[str, list[float]] = {}
     padded, portioned, passes = 0, 0, 0
     with asyncio.Runner() as runner, tempfile.TemporaryDirectory() as kept:
 
         def opened(**differing: Any) -> tuple[Any, RerankStage]:
-            reranker = CrossEncoderReranker(name, scheduler, **settings, **differing)
+            reranker = CrossEncoderReranker(name, scheduler, **{**settings, **differing})
             runner.run(reranker.warm())
             return reranker._model, RerankStage(reranker)
 
         pairs, stage = opened()
         with patch.object(first_token, "narrow", return_value=False):
             _, before = opened()
-        default, chosen = opened(backend="auto", exports=Path(kept))
+        default, chosen = opened(backend="auto", precision="auto", exports=Path(kept))
         dtype = next(pairs.network.parameters()).dtype
         with library(name, dtype) as theirs:
             for query, passages in asked:
@@ -222,11 +222,16 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5, help="how often each query is run by each")
     arguments.add_argument("--reranker", default=adapter.BUNDLED, help="the bundled one, or a folder with an adapter")
     arguments.add_argument("--one-core", action="store_true", help="one thread, by its processor time")
+    arguments.add_argument(
+        "--precision", default="auto", help="of PyTorch: float32 where the processor is limited to AVX2"
+    )
     chosen = arguments.parse_args()
     if chosen.one_core:
         torch.set_num_threads(1)
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    measure(questions(chosen.collection, chosen.queries), chosen.reranker, chosen.rounds, chosen.one_core)
+    measure(
+        questions(chosen.collection, chosen.queries), chosen.reranker, chosen.rounds, chosen.one_core, chosen.precision
+    )
 
 
 if __name__ == "__main__":
