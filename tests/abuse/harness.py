@@ -3,22 +3,21 @@
 Times are compared with those of the same service a moment before, never with a constant of some machine.
 """
 
+import json
 import statistics
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-
+from tests.abuse.calm_client import SEARCHES
 from tests.faults.machine import Machine
 
-SEARCHES = "/v1/collections/calm/search"
 QUIET_SECONDS = 3.0
 ATTACK_SECONDS = 4.0
-PAUSE_SECONDS = 0.05
 SLOWER = 3.0
 """How much slower the 95th percentile of searches may get."""
 LIVEZ_SECONDS = 0.1
@@ -39,16 +38,6 @@ class Experience:
     livez: list[float] = field(default_factory=list)
     refused: list[int | str] = field(default_factory=list)
 
-    def measure(self, client: httpx.Client, method: str, path: str, seconds: list[float], **request: object) -> None:
-        started = time.perf_counter()
-        try:
-            status: int | str = client.request(method, path, **request).status_code  # type: ignore[arg-type]
-        except httpx.TransportError as error:
-            status = repr(error)
-        seconds.append(time.perf_counter() - started)
-        if status != 200:
-            self.refused.append(status)
-
     def __str__(self) -> str:
         counts = f"{len(self.searches)} searches, {len(self.livez)} /livez, refused {self.refused[:5]}"
         return f"p95 {p95(self.searches):.3f} s, /livez p95 {p95(self.livez):.3f} s ({counts})"
@@ -61,29 +50,16 @@ def p95(seconds: list[float]) -> float:
 
 @contextmanager
 def searching(machine: Machine) -> Iterator[Experience]:
-    """One client searches, and one asks `/livez`, for as long as the block lasts."""
-    experience, stop = Experience(), threading.Event()
-
-    def search() -> None:
-        with machine.client() as client:
-            while not stop.wait(PAUSE_SECONDS):
-                query = {"query": f"the colour of planet {len(experience.searches)}", "k": 5}
-                experience.measure(client, "POST", SEARCHES, experience.searches, json=query)
-
-    def ask_health() -> None:
-        with machine.client() as client:
-            while not stop.wait(PAUSE_SECONDS):
-                experience.measure(client, "GET", "/livez", experience.livez)
-
-    threads = [threading.Thread(target=search), threading.Thread(target=ask_health)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield experience
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    """One client searches, and asks `/livez`, for as long as the block lasts. Filled when it ends."""
+    experience = Experience()
+    command = [sys.executable, "-m", "tests.abuse.calm_client", f"http://127.0.0.1:{machine.port}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "ready\n"
+        try:
+            yield experience
+        finally:
+            vars(experience).update(json.loads(client.communicate()[0]))
 
 
 @contextmanager

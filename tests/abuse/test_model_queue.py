@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.abuse.harness import SEARCHES, assert_unharmed
+from tests.abuse.calm_client import SEARCHES
+from tests.abuse.harness import assert_unharmed
 from tests.faults.machine import Machine
 
 pytestmark = pytest.mark.faults

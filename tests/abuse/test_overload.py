@@ -5,7 +5,7 @@ import pytest
 
 from loadtests.overload import closed_loop, encoded
 from service.core.admission import WAITING
-from tests.abuse.harness import SEARCHES
+from tests.abuse.calm_client import SEARCHES
 from tests.faults.machine import Machine
 
 pytestmark = pytest.mark.faults

@@ -6,7 +6,9 @@ from typing import Any
 from unittest.mock import AsyncMock, PropertyMock
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
+from service.api.admission import PACE_SECONDS, AdmissionMiddleware
 from service.api.dependencies import RequestLimits
 from service.core.admission import AdmissionLimit
 from service.core.search import SearchRequest
@@ -194,3 +196,30 @@ async def test_refusals_do_not_fill_the_log(api: Edge, full: None, caplog: pytes
     assert not caplog.records
     await api.client.get("/livez")
     assert [record.__dict__["status"] for record in caplog.records] == [200]
+
+
+@pytest.mark.parametrize("searching", [False, True])
+async def test_other_requests_end_later_while_one_with_a_limit_is_under_way(
+    monkeypatch: pytest.MonkeyPatch, searching: bool
+) -> None:
+    told: list[object] = []
+
+    async def sleep(seconds: float) -> None:
+        told.append(seconds)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 404, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await send({"type": "http.response.body", "body": b"b"})
+
+    async def send(message: Message) -> None:
+        told.append(message.get("body", message["type"]))
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    middleware = AdmissionMiddleware(answer, [], 1)
+    middleware._under_way = int(searching)
+    await middleware({"type": "http", "path": "/", "method": "GET", "headers": []}, receive, send)
+    assert told == ["http.response.start", b"a", *([PACE_SECONDS] if searching else []), b"b"]
