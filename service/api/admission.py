@@ -33,7 +33,6 @@ class AdmissionMiddleware:
 
     def __init__(self, app: ASGIApp, routes: Sequence[APIRoute], most: int) -> None:
         self._app = app
-        self._under_way = 0
         self._limits = [(route, AdmissionLimit(most), AdmissionLimit(most)) for route in routes]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,11 +69,9 @@ class AdmissionMiddleware:
             return
         finally:
             metrics.ADMISSION_LIMIT.labels(route.path_format).set(limit.current)
-        self._under_way += 1
         try:
             await self._app(scope, receive_counted, send_watched)
         finally:
-            self._under_way -= 1
             admission.finish(answered=200 <= status < 300 and not streamed)
 
     def _paced(self, send: Send) -> Send:
@@ -85,11 +82,14 @@ class AdmissionMiddleware:
         """
 
         async def send_paced(message: Message) -> None:
-            if self._under_way and message["type"] == "http.response.body" and not message.get("more_body"):
+            if message["type"] == "http.response.body" and not message.get("more_body") and self._busy():
                 await asyncio.sleep(PACE_SECONDS)
             await send(message)
 
         return send_paced
+
+    def _busy(self) -> bool:
+        return any(limit.under_way or streams.under_way for _, limit, streams in self._limits)
 
     def _limit_of(self, scope: Scope) -> tuple[APIRoute, AdmissionLimit, AdmissionLimit] | None:
         """Of the first route that takes the request, as for the router itself."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import chain
 from typing import Annotated, NotRequired
 
 from fastapi import Query
@@ -25,9 +26,8 @@ from service.api.schemas.base import (
     in_groups,
 )
 from service.core.collections import Collection
-from service.core.concurrency import give_way, off_loop, release
+from service.core.concurrency import off_loop, release
 from service.core.errors import MAX_PLACES, FieldError, Invalid, NotFound
-from service.core.filters import And
 from service.core.ids import DocumentId
 from service.core.periodic import utc_now
 from service.core.versions import AuditEntry, Judgments
@@ -35,8 +35,6 @@ from service.core.versions import AuditEntry, Judgments
 MAX_QUERIES = 10_000
 MAX_JUDGMENTS = 200_000
 MAX_SCORE = 100
-LOOKUP_BATCH = 1_000
-"""Documents that are looked up at once."""
 
 router = collection_router("/judgments", "judgments")
 
@@ -172,24 +170,14 @@ def _audit_entry(at: datetime, actor: str, queries: int, judgments: int) -> Audi
 
 
 async def _answer(service: Service, collection: Collection, judgments: Judgments) -> JudgmentsAnswer:
-    judged = await off_loop(0, _judged_documents, judgments)
-    unknown = len(judged)
-    for at in range(0, len(judged), LOOKUP_BATCH):  # by a filter that all documents pass, which reads no texts
-        unknown -= len(await service.documents.filter_ids(collection.id, judged[at : at + LOOKUP_BATCH], And(())))
+    judged = await off_loop(0, lambda: frozenset(map(DocumentId, chain.from_iterable(judgments.grades.values()))))
+    unknown = len(judged) - len(await service.evaluator.sampling.existing_ids(collection, judged))
     return {
         "queries": len(judgments.queries),
         "judgments": _count(judgments),
         "unknown_documents": unknown,
         "uploaded_at": judgments.uploaded_at,
     }
-
-
-def _judged_documents(judgments: Judgments) -> list[DocumentId]:
-    judged: dict[str, None] = {}
-    for grades in judgments.grades.values():
-        give_way()
-        judged |= dict.fromkeys(grades)
-    return [DocumentId(one) for one in judged]
 
 
 def _count(judgments: Judgments) -> int:

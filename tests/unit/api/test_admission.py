@@ -6,11 +6,12 @@ from typing import Any
 from unittest.mock import AsyncMock, PropertyMock
 
 import pytest
+from fastapi.routing import APIRoute
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api.admission import PACE_SECONDS, AdmissionMiddleware
 from service.api.dependencies import RequestLimits
-from service.core.admission import AdmissionLimit
+from service.core.admission import Admission, AdmissionLimit
 from service.core.search import SearchRequest
 from tests.edge import Edge, api_fixture, assert_problem, edge
 
@@ -219,7 +220,8 @@ async def test_other_requests_end_later_while_one_with_a_limit_is_under_way(
         raise AssertionError
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    middleware = AdmissionMiddleware(answer, [], 1)
-    middleware._under_way = int(searching)
+    middleware = AdmissionMiddleware(answer, [APIRoute("/search", unread, methods=["POST"])], 1)
+    if searching:
+        Admission(middleware._limits[0][1], "a client").start()
     await middleware({"type": "http", "path": "/", "method": "GET", "headers": []}, receive, send)
     assert told == ["http.response.start", b"a", *([PACE_SECONDS] if searching else []), b"b"]

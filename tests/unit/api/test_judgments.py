@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 
 from service.api.routes import judgments
 from service.core.errors import MAX_PLACES
+from service.spaces import sampling
 from tests.edge import Edge, Json, api_fixture, assert_problem
 
 PATH = "/v1/collections/papers/judgments"
@@ -86,7 +87,7 @@ async def test_the_first_errors_are_reported_by_row(api: Edge) -> None:
 
 
 async def test_many_documents_are_looked_up_in_batches(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judgments, "LOOKUP_BATCH", 3)
+    monkeypatch.setattr(sampling, "_IDS_AT_ONCE", 3)
     rows = judgment_rows(*(("q1", name, 1) for name in "abcdefg"))
     assert (await upload(api, QUERIES, rows))["unknown_documents"] == 5
 
