@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.api.content_coding import unpacked_body
 from service.api.large_json import WHOLE_BYTES, loads, loads_in_parts
-from service.core.concurrency import give_way, off_loop, release
+from service.core.concurrency import give_way, off_loop
 from service.core.errors import TooLarge
 from service.core.portions import portions
 
@@ -131,10 +131,7 @@ def _without_mark(data: bytes) -> bytes:
 
 
 async def read_json(request: Request, max_bytes: int, convert: Callable[[Any], T]) -> T | None:
-    """What `convert` makes of the body, which is JSON; None where there is no body. Large ones: off the event loop.
-
-    The lists of the body are emptied afterwards, so `convert` copies what it keeps of them.
-    """
+    """What `convert` makes of the body, which is JSON; None where there is no body. Large ones: off the event loop."""
     if media_type(request) not in {JSON, ""} and (request.method, media_type(request)) != ("PATCH", MERGE_PATCH):
         raise HTTPException(415, f"this route takes {JSON}, not {media_type(request)}")
     data = _without_mark(await read_body(request, max_bytes))
@@ -146,12 +143,7 @@ async def read_json(request: Request, max_bytes: int, convert: Callable[[Any], T
             content = parse_json(data) if data else None
         except ValueError as error:
             raise HTTPException(400, f"the body is not JSON: {error}") from error
-        try:
-            return None if content is None else convert(content)
-        finally:
-            for value in content.values() if isinstance(content, dict) else ():
-                if isinstance(value, list):
-                    release(value)
+        return None if content is None else convert(content)
 
     return read() if len(data) <= ON_LOOP_BYTES else await off_loop(len(data), read)
 

@@ -30,7 +30,7 @@ def token_arrays(value: Any) -> list[list[int]] | None:
         raise ValueError(NOT_READABLE)
     if len(arrays) > MAX_TEXTS or max(map(len, arrays)) > MAX_LENGTH:
         raise ValueError(f"should be at most {MAX_TEXTS} arrays of at most {MAX_LENGTH} token ids")
-    return [list(one) for one in arrays]  # what was parsed is freed
+    return arrays
 
 
 async def decode(arrays: list[list[int]]) -> list[str]:

@@ -1,9 +1,8 @@
 """text-embeddings-inference. Its `/rerank` is in `routes/rerank.py`, its `/tokenize` in `routes/embeddings.py`."""
 
-import copy
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -43,11 +42,6 @@ class AnyBody(RequestBody):
     """That of `/embed`, `/similarity` or `/rerank`."""
 
     model_config = ConfigDict(extra="allow")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own(cls, value: Any) -> Any:
-        return copy.deepcopy(value)  # what was parsed is freed
 
 
 _EMBED, _SIMILARITY, _RERANK = TypeAdapter(EmbedBody), TypeAdapter(SimilarityBody), TypeAdapter(RerankBody)

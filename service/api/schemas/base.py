@@ -25,7 +25,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from service.api.problems import MORE_ERRORS
 from service.core import filters
-from service.core.concurrency import give_way
+from service.core.concurrency import give_way, release
 from service.core.errors import MAX_PLACES
 from service.core.filters import Filter
 from service.core.ids import CollectionName, DocumentId, VersionNumber
@@ -87,6 +87,7 @@ def first_errors(first: Sequence[InitErrorDetails], count: int) -> ValidationErr
 
 def in_groups(max_length: int, size: int = 500) -> WrapValidator:
     """For a long list: validated `size` elements at a time, so that neither values nor errors are made of all at once.
+    What was sent is freed in steps, too: a list of more than `size` elements is empty afterwards.
 
     Stands after the field's other constraints.
     """
@@ -94,6 +95,12 @@ def in_groups(max_length: int, size: int = 500) -> WrapValidator:
     def validate(value: Any, validate_list: Callable[[Any], Any]) -> Any:
         if not isinstance(value, list) or len(value) <= size:
             return validate_list(value)
+        try:
+            return validated_groups(value, validate_list)
+        finally:
+            release(value)
+
+    def validated_groups(value: list[Any], validate_list: Callable[[Any], Any]) -> list[Any]:
         if len(value) > max_length:
             raise ValueError(f"should have at most {max_length} items, not {len(value)}")
         found: list[Any] = []
