@@ -3,7 +3,7 @@
 sample    random chunks of the version, and the texts of some of them
 query     a few words of each text, encoded as a query: they should lie near the text that they are from
 compare   the texts of vectors that lie at nearly one place: are they equal too?
-measure   the shape of the sample (`measure.py`), in a thread, and judge each measure in words (`thresholds.py`)
+measure   the shape of the sample (`measure.py`), in a child process, and judge each measure in words (`thresholds.py`)
 
 Time and memory are bounded by the size of the sample: a second for 2,000 vectors of 384 dimensions, beside what it
 takes to encode 200 short texts.
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.core import metrics
+from service.core.child_process import ChildProcess
 from service.core.collections import Collection
 from service.core.errors import Conflict, ModelUnavailable, Overloaded, SpaceRefused, VersionNotFound
 from service.core.ids import CollectionId, DocumentId, Vectors, VersionNumber
@@ -139,7 +140,8 @@ class DiagnosticsService:
 
         async def diagnose() -> GeometryReport:
             async with self._one_at_a_time:
-                return await self._diagnose(collection, version, size, rows)
+                async with ChildProcess() as process:
+                    return await self._diagnose(collection, version, size, rows, process)
 
         if self._waiting >= MAX_WAITING:
             raise Overloaded("too many diagnoses are waiting; try again later", retry_after=5.0)
@@ -149,7 +151,9 @@ class DiagnosticsService:
         finally:
             self._waiting -= 1
 
-    async def _diagnose(self, collection: Collection, version: EmbedderVersion, size: int, rows: int) -> GeometryReport:
+    async def _diagnose(
+        self, collection: Collection, version: EmbedderVersion, size: int, rows: int, process: ChildProcess
+    ) -> GeometryReport:
         sample = await self.vectors.sample(version, size)
         rows = max(len(sample.chunks), rows)  # which is an estimate
         report = GeometryReport(version=version.number, rows=rows, chunks=sample.chunks)
@@ -159,10 +163,10 @@ class DiagnosticsService:
             metrics.GEOMETRY_VERDICT.remove_by_labels(labels)
             return replace(report, reason=reason)
         texts, text_rows = await self._read_texts(collection, sample)
-        excerpts, excerpt_rows, no_excerpts = await self._embed_excerpts(version, texts, text_rows)
+        excerpts, excerpt_rows, no_excerpts = await self._embed_excerpts(version, texts, text_rows, process)
         documents = np.unique([document_id for document_id, _ in sample.chunks], return_inverse=True)[1]
-        near = await asyncio.to_thread(measure.document_neighbours, sample.vectors, documents)
-        pairs = await asyncio.to_thread(measure.near_duplicate_pairs, near)
+        near = await process.run(measure.document_neighbours, sample.vectors, documents)
+        pairs = await process.run(measure.near_duplicate_pairs, near)
         measured = GeometrySample(
             rows=sample.vectors,
             documents=documents,
@@ -174,7 +178,7 @@ class DiagnosticsService:
             norms=await self._norms(version, texts),
             no_excerpts=no_excerpts,
         )
-        found = await asyncio.to_thread(measure.measure_sample, measured, near)
+        found = await process.run(measure.measure_sample, measured, near)
         if found.verdict is not None:
             metrics.GEOMETRY_VERDICT.labels(**labels).set(VERDICTS.index(found.verdict))
         hubs = await self._hubs(collection, sample, found.picture)
@@ -189,13 +193,13 @@ class DiagnosticsService:
         return texts, np.array([row for row, _ in known], np.intp)
 
     async def _embed_excerpts(
-        self, version: EmbedderVersion, texts: list[str], text_rows: Indices
+        self, version: EmbedderVersion, texts: list[str], text_rows: Indices, process: ChildProcess
     ) -> tuple[Vectors, Indices, str]:
         """The vectors of a few words of some texts and the rows of these texts; or none, and the reason."""
         nothing = np.zeros((0, version.dimensions), np.float32), np.zeros(0, np.intp)
         if version.spec.external:
             return *nothing, "the client makes the vectors, so texts cannot be encoded here"
-        excerpts = await asyncio.to_thread(lexical_similarity.sample_excerpts, texts, EXCERPTS)
+        excerpts = await process.run(lexical_similarity.sample_excerpts, texts, EXCERPTS)
         if len(excerpts) < measure.MIN_TEXTS:
             return *nothing, ""
         parts: list[Vectors] = []
