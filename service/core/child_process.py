@@ -55,7 +55,8 @@ def _start() -> subprocess.Popen[bytes]:
 
 
 def _computed(process: subprocess.Popen[bytes], work: Callable[..., T], args: tuple[Any, ...]) -> T:
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     pickle.dump((work, args), process.stdin)
     process.stdin.flush()
     result, error = pickle.load(process.stdout)  # noqa: S301  of our own child
@@ -74,11 +75,12 @@ def _serve() -> None:
             work, args = pickle.load(given)  # noqa: S301  of our own parent
         except EOFError:
             return
+        result = error = None
         try:
-            answer = work(*args), None
-        except Exception as error:
-            answer = None, error
-        pickle.dump(answer, answers)
+            result = work(*args)
+        except Exception as raised:
+            error = raised
+        pickle.dump((result, error), answers)
         answers.flush()
 
 

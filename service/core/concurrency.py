@@ -13,7 +13,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 SHORT_BYTES = 2**20
-_TURN_SECONDS, _MAX_PAUSE_SECONDS = 0.002, 0.02
+_TURN_SECONDS, _MAX_PAUSE_SECONDS, _ALONE_PAUSE_SECONDS = 0.002, 0.02, 0.0002
 _RELEASED_AT_ONCE = 500
 
 
@@ -55,7 +55,8 @@ async def off_loop(size: int, work: Callable[P, T], *args: P.args, **kwargs: P.k
 
 def give_way() -> None:
     """A place in a loop where long work may pause: a thread of `off_loop` then computes half of the time at most,
-    while there are other requests than the one that it works for.
+    while there are other requests than the one that it works for. Otherwise it only leaves its core for a moment: where
+    all cores are busy, the event loop else waits for it up to a tenth of a second.
 
     One search takes Python's lock anew a hundred times, so even the shortest turns of a thread that never pauses add
     up to several times what the search takes alone.
@@ -64,8 +65,7 @@ def give_way() -> None:
         return
     computed = time.thread_time() - _own_time.at_pause
     if computed > _TURN_SECONDS:
-        if requests_under_way.count > 1:
-            time.sleep(min(computed, _MAX_PAUSE_SECONDS))
+        time.sleep(min(computed, _MAX_PAUSE_SECONDS) if requests_under_way.count > 1 else _ALONE_PAUSE_SECONDS)
         _own_time.at_pause += computed
 
 

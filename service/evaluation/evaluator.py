@@ -14,7 +14,7 @@ from typing import Literal
 from service.core.collections import Collection
 from service.core.concurrency import off_loop
 from service.core.errors import Conflict, Invalid, Overloaded
-from service.core.ids import CollectionName, DocumentId, VersionNumber
+from service.core.ids import CollectionName, VersionNumber
 from service.core.ports.versions import Versions
 from service.core.search import RerankRequest, SearchRequest, SearchResult
 from service.core.versions import Judgments
@@ -86,7 +86,7 @@ class Evaluator:
         version = await self.versions.get(collection.id, collection.active_version)
         if version.spec.external and any(mode != "lexical" for mode in modes):
             raise Conflict("the client makes the vectors of queries too: with texts only the mode lexical can be asked")
-        relevant = frozenset[DocumentId]().union(*(await off_loop(0, judgments.relevant)).values())
+        relevant = await off_loop(0, lambda: {id_ for ids in judgments.relevant().values() for id_ in ids})
         existing = await self.sampling.existing_ids(collection, relevant)
         if not existing:
             raise Conflict("no document that was judged relevant is in the collection")

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from itertools import chain
 from typing import TypeVar
@@ -64,7 +64,7 @@ class CollectionSampler:
             if (parts := meaningful_sentences(document.text[:SAMPLED_CHARACTERS] or document.title))
         ]
 
-    async def existing_ids(self, collection: Collection, ids: frozenset[DocumentId]) -> frozenset[DocumentId]:
+    async def existing_ids(self, collection: Collection, ids: Set[DocumentId]) -> frozenset[DocumentId]:
         """Those of the ids whose documents exist. A filter that all documents pass finds them without reading texts."""
         distinct, found = list(ids), set[DocumentId]()
         for at in range(0, len(distinct), _IDS_AT_ONCE):
