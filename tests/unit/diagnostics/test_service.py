@@ -13,6 +13,8 @@ from service.diagnostics.thresholds import GeometryMeasure
 from tests.edge import Edge, edge
 from tests.rivals import DOCUMENTS
 
+pytestmark = pytest.mark.slow  # a process of its own computes each diagnosis
+
 EXTERNAL = {"model": "external", "dimensions": 16, "identity": "theirs"}
 ROWS = [{"id": name, "text": text} for name, text in DOCUMENTS.items()]
 PLACES = np.random.default_rng(4).normal(size=(len(DOCUMENTS), 16))
