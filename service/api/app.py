@@ -30,6 +30,7 @@ from service.api.routes import (
     health,
     indexes,
     judgments,
+    mcp,
     models,
     recall,
     rerank,
@@ -57,6 +58,7 @@ RESOURCES = (
     tei,
     ollama,
     dify,
+    mcp,
     health,
     console,
 )

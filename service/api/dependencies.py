@@ -57,9 +57,9 @@ class Service:
     """The running service as the HTTP API sees it.
 
     `allowed_hosts`: see `web_security.WebSecurityMiddleware`. `model_aliases`: other names of models, see the setting.
-    `metrics`, `docs`: whether there are `/metrics`, and `/docs` with `/openapi.json`. `missing` names what it still
-    needs before it can answer (empty: ready). `refresh_metrics` updates the gauges that are read on demand. `run` is
-    entered before the first request and left after the last.
+    `metrics`, `docs`: whether there are `/metrics`, and `/docs` with `/openapi.json`. `mcp_writes`: see the setting.
+    `missing` names what it still needs before it can answer (empty: ready). `refresh_metrics` updates the gauges that
+    are read on demand. `run` is entered before the first request and left after the last.
     """
 
     search: SearchPipeline
@@ -89,6 +89,7 @@ class Service:
     metrics: bool
     docs: bool
     languages: frozenset[str]
+    mcp_writes: bool = False
     model_aliases: Mapping[str, str] = field(default_factory=dict)
     missing: Callable[[], Awaitable[list[str]]]
     refresh_metrics: Callable[[], Awaitable[None]]

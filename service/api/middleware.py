@@ -144,12 +144,12 @@ class ApiKeyMiddleware:
         response: Response | None = None
         read_by_all = scope["path"] in OPEN_PATHS or scope["path"].startswith(CONSOLE_FOLDER)
         if scope["method"] == "POST" or not read_by_all:
-            if known is not None:
+            if known is not None and "counted" not in scope["state"]:  # MCP: the tool and its request are one
                 try:
                     self._keys.admit(known)
                 except RateLimited as error:
                     response = problems.service_error_response(scope, error)
-            elif self._keys.required:
+            elif known is None and self._keys.required:
                 challenge = {"WWW-Authenticate": 'Bearer realm="azimuth"'}
                 refusal = HTTPException(401, "a valid API key is required: Authorization: Bearer ...", challenge)
                 response = problems.http_error_response(scope, refusal)

@@ -92,6 +92,7 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "POST /embed": _READ,
     "GET /health": OPEN,
     "GET /info": _READ,
+    "POST /mcp": _READ,
     "POST /rerank": _READ,
     "POST /retrieval": _READ,
     "POST /similarity": _READ,

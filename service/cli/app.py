@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from service import __version__
-from service.cli import collections, doctor, judgments, keys, load_documents, reindex, shell, train, tune, versions
+from service.cli import collections, doctor, judgments, keys, load_documents, mcp, reindex, shell, train, tune, versions
 from service.cli.shell import EXIT_PARTIAL, EXIT_UNREACHABLE, EXIT_USAGE, Collection, Url, err, fail, out, print_err
 from service.client.http_client import Refused, Unreachable
 from service.core.errors import AzimuthError, Misconfigured, Unavailable
@@ -230,6 +230,7 @@ app.command("tune")(tune.tune_collection)
 app.command()(doctor.doctor)
 app.command()(collections.collections)
 app.command()(collections.export)
+app.command()(mcp.mcp)
 
 
 def _settings(default_log_level: str | None = None) -> Settings:

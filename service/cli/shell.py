@@ -29,8 +29,11 @@ Force = Annotated[bool, typer.Option("--force", help="Promote even where checks 
 
 def connect(url: str | None) -> Client:
     settings = Settings()
-    key = os.environ.get("AZIMUTH_KEY") or (settings.api_keys[0].get_secret_value() if settings.api_keys else None)
-    return Client(url or settings.address(), key, settings.tls_certificate)
+    return Client(url or settings.address(), key_of(settings), settings.tls_certificate)
+
+
+def key_of(settings: Settings) -> str | None:
+    return os.environ.get("AZIMUTH_KEY") or (settings.api_keys[0].get_secret_value() if settings.api_keys else None)
 
 
 def print_err(message: str, style: str = "red") -> None:

@@ -59,7 +59,7 @@ class Client:
         headers = {b"Authorization": f"Bearer {key}".encode()} if key else None
         timeout = httpx.Timeout(600.0, connect=5.0)
         try:
-            verify = _tls(httpx.URL(self.url), certificate)
+            verify = tls(httpx.URL(self.url), certificate)
             self._http = httpx.Client(
                 base_url=self.url, headers=headers, timeout=timeout, verify=verify, trust_env=False
             )
@@ -193,7 +193,7 @@ def ndjson(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode() + b"\n"
 
 
-def _tls(url: httpx.URL, certificate: Path | None) -> ssl.SSLContext | bool:
+def tls(url: httpx.URL, certificate: Path | None) -> ssl.SSLContext | bool:
     """How the certificate of a service is verified. On this machine it need not have the name of the address."""
     if url.scheme != "https":
         return True

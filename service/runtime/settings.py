@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     tls_key: Path | None = Field(None, description="PEM file with its key; none: it is in the file of the certificate.")
     expose_metrics: bool = Field(True, description="Whether there is /metrics.")
     expose_docs: bool = Field(True, description="Whether there are /docs and /openapi.json.")
+    mcp_writes: bool = Field(
+        False, description="Whether agents may also write and delete documents by MCP, with a key that may."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
 
     embedder: str = Field(

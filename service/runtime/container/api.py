@@ -259,6 +259,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
                 metrics=settings.expose_metrics,
                 docs=settings.expose_docs,
                 languages=KNOWN,
+                mcp_writes=settings.mcp_writes,
                 model_aliases=settings.aliases,
                 missing=readiness.missing,
                 refresh_metrics=partial(gauges.refresh, utc_now),

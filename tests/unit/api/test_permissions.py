@@ -48,7 +48,7 @@ def routes() -> set[str]:
     """`GET /livez` and so on, as FastAPI's own description has them, and those that it leaves out."""
     document = create_app(build()[0]).openapi()
     described = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
-    return described | {"GET /", "GET /console/{name}", "GET /docs"}
+    return described | {"GET /", "GET /console/{name}", "GET /docs", "POST /mcp"}
 
 
 def test_every_route_is_declared_and_nothing_else() -> None:

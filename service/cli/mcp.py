@@ -1,0 +1,35 @@
+"""`azimuth mcp`: what `POST /mcp` offers, for programs that start their servers and talk to them by standard input."""
+
+import httpx
+from starlette.requests import Request
+
+from service.cli import shell
+from service.client.http_client import tls
+from service.runtime.settings import Settings
+
+
+def mcp(url: shell.Url = None) -> None:
+    """Let an agent search by the Model Context Protocol, over standard input and output. Needs a running service.
+
+    With AZIMUTH_MCP_WRITES=true it can also write and delete documents.
+    """
+    from mcp.server.mcpserver.exceptions import ToolError
+
+    from service.api.mcp_tools import create_server
+
+    settings = Settings()
+    address, key = httpx.URL(url or settings.address()), shell.key_of(settings)
+    service = httpx.AsyncHTTPTransport(verify=tls(address, settings.tls_certificate))
+
+    async def send(_: Request | None, asked: httpx.Request) -> httpx.Response:
+        target = address.copy_with(raw_path=address.raw_path.rstrip(b"/") + asked.url.raw_path)
+        headers = {**asked.headers, "host": target.netloc.decode()} | ({"api-key": key} if key else {})
+        request = httpx.Request(asked.method, target, headers=headers, content=asked.content)
+        try:
+            answer = await service.handle_async_request(request)
+            await answer.aread()
+        except httpx.TransportError as error:
+            raise ToolError(f"no service answers at {address} ({error})") from error
+        return answer
+
+    create_server(send, writes=settings.mcp_writes).run("stdio")
