@@ -129,6 +129,7 @@ class Rivals(FakeAdapters):
             "documents": self.documents,
             "vectors": self.vectors,
             "lexicon": self.lexicon,
+            "changes": self.changes,
             "embedders": self.registry,
             "verifier": self.verifier,
             "reranker": None,

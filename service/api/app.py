@@ -16,7 +16,13 @@ from service.api.compatible import cohere, dify, ollama, tei
 from service.api.content_coding import CompressionMiddleware
 from service.api.dependencies import Service
 from service.api.key_ring import RATE_HEADERS, KeyRing
-from service.api.middleware import ApiKeyMiddleware, HeadMiddleware, RequestLogMiddleware, UnhandledErrorMiddleware
+from service.api.middleware import (
+    REVISION_HEADER,
+    ApiKeyMiddleware,
+    HeadMiddleware,
+    RequestLogMiddleware,
+    UnhandledErrorMiddleware,
+)
 from service.api.permissions import authorize
 from service.api.routes import (
     audit,
@@ -71,6 +77,9 @@ class Api(FastAPI):
         if self.openapi_schema is None:
             self.openapi_schema = reference.describe(self)
         return self.openapi_schema
+
+
+EXPOSED_HEADERS = ("ETag", "Location", "Retry-After", "Server-Timing", "X-Request-ID", REVISION_HEADER)
 
 
 def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
@@ -135,7 +144,7 @@ def _protections(allowed_hosts: Sequence[str], origins: Sequence[str], keys: Key
         allow_origins=origins,
         allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=["*"],
-        expose_headers=["ETag", "Location", "Retry-After", "Server-Timing", "X-Request-ID", *RATE_HEADERS],
+        expose_headers=[*EXPOSED_HEADERS, *RATE_HEADERS],
     )
     return [
         Middleware(RequestLogMiddleware),

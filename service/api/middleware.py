@@ -19,6 +19,7 @@ from service.api.key_ring import KeyRing
 from service.core import metrics
 from service.core.access import Access
 from service.core.caller import CALLER, Caller
+from service.core.change_feed import WRITTEN, WrittenRevision
 from service.core.concurrency import requests_under_way
 from service.core.errors import RateLimited, Unavailable
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health", "/docs", "/openapi.json"})
 """Read without a key, as are the files of the console: none of them reveals anything about the data."""
 CONSOLE_FOLDER = "/console/"
+REVISION_HEADER = "X-Azimuth-Revision"
 CLIENT_DISCONNECTED = 499
 """In log and metrics: the client disconnected before it got an answer (nginx's number)."""
 
@@ -52,6 +54,8 @@ class RequestLogMiddleware:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
+        written = WrittenRevision()
+        WRITTEN.set(written)
 
         async def send_with_request_id(message: Message) -> None:
             nonlocal status
@@ -59,6 +63,8 @@ class RequestLogMiddleware:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers.append("X-Request-ID", request_id)
+                if written.revision and status < HTTPStatus.BAD_REQUEST:
+                    headers.append(REVISION_HEADER, str(written.revision))
                 if getattr(scope["app"].state, "leaving", False):
                     headers["Connection"] = "close"
             await send(message)

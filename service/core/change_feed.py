@@ -1,5 +1,6 @@
 """The change feed: which documents changed, in the order in which followers read them."""
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from service.core.documents import StoredDocument
@@ -30,6 +31,23 @@ class Snapshot:
 
 
 NOTHING_SEEN = Snapshot()
+
+
+@dataclass(slots=True, eq=False)
+class WrittenRevision:
+    """The last transaction in which a request wrote documents; 0: it wrote none. Clients compare it as a number."""
+
+    revision: int = 0
+
+
+WRITTEN: ContextVar[WrittenRevision | None] = ContextVar("written", default=None)
+"""Of the request at hand, shared by all of its tasks."""
+
+
+def record_revision(revision: int) -> None:
+    """Tell the request at hand that it writes in this transaction."""
+    if (written := WRITTEN.get()) is not None:
+        written.revision = max(written.revision, revision)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -211,8 +211,8 @@ class SearchRequest:
 
     `syntax`: whether texts have operators (`query_syntax`); `as_words`: those that turned out to be none, see
     `parse_query`. `typos`: whether unknown words stand for similar ones.
-    `fusion`, `candidates` None: as the collection's settings say. `diversity` in [0, 1]: of MMR. `explain`: the answer
-    shows how each hit came about.
+    `fusion`, `candidates` None: as the collection's settings say. `diversity` in [0, 1]: of MMR. `min_revision`: of the
+    change feed, whose changes are to be found. `explain`: the answer shows how each hit came about.
     """
 
     text: str = ""
@@ -235,6 +235,7 @@ class SearchRequest:
     diversity: float = 0.0
     min_confidence: float | None = None
     budget_ms: float | None = None
+    min_revision: int = 0
     explain: bool = False
     include: frozenset[Include] = frozenset({"text", "metadata", "highlights"})
 

@@ -12,7 +12,7 @@ from service.core.search import Degradation, SearchRequest
 from service.core.timings import Timings
 from service.spaces.resolver import Space
 
-PARTIAL_CODES = frozenset({"query_truncated", "incomplete", "lagging", "rebuilding", "cut_short"})
+PARTIAL_CODES = frozenset({"query_truncated", "incomplete", "lagging", "rebuilding", "cut_short", "behind"})
 """Codes of stages that ran, though not over everything."""
 FILTER_GRACE_SECONDS = 1.0
 """What a filter may take beyond the budget: what was once listed is known to the searches after it."""

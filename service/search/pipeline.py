@@ -1,6 +1,6 @@
 """A search from top to bottom:
-resolve the space -> match the filter -> encode the queries -> retrieve (dense || lexical) -> apply constraints ->
-complete scores -> assess confidence -> fuse -> fetch -> rerank -> diversify -> decorate -> answer.
+resolve the space -> wait for the revision -> match the filter -> encode the queries -> retrieve (dense || lexical) ->
+apply constraints -> complete scores -> assess confidence -> fuse -> fetch -> rerank -> diversify -> decorate -> answer.
 
 Each stage takes data and returns data, and none does I/O of its own: documents, vectors and models are behind ports.
 A stage that cannot do its part is reported in `SearchResult.degraded`, never hidden. A search has one query or several:
@@ -15,6 +15,7 @@ from functools import partial
 from service.core.concurrency import both, gather_limited, off_loop
 from service.core.errors import NotFound, Overloaded, Unavailable
 from service.core.ids import CollectionName, Vector
+from service.core.ports.change_feed import ChangeFeed
 from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
 from service.core.ports.embedder import Embedders
@@ -26,7 +27,7 @@ from service.core.query_syntax import Highlights
 from service.core.search import Candidate, FilterMatch, Hit, Passage, SearchRequest, SearchResult
 from service.core.timings import Timings
 from service.search import candidates as candidate_sets
-from service.search import constraints, fusion, retrievers
+from service.search import constraints, fusion, retrievers, revision
 from service.search.candidates import MAX_PARALLEL_STATEMENTS, CandidateSet, QueryCandidates
 from service.search.confidence import assess_confidence
 from service.search.context import SearchContext
@@ -62,6 +63,7 @@ class SearchPipeline:
     documents: Documents
     vectors: VectorStore
     lexicon: Lexicon
+    changes: ChangeFeed
     embedders: Embedders
     verifier: ModelVerifier
     reranker: Reranker | None
@@ -111,6 +113,7 @@ class SearchPipeline:
         timings = Timings()
         space = await self._spaces.resolve(name, request.embedder_version)
         context = SearchContext(request.for_collection(space.collection.settings), space, live, timings)
+        await revision.wait_for_revision(self.changes, self.lexicon, context)
         await constraints.keep_hyphens(self.lexicon, context)
         rerank = request.rerank.resolve(space.collection.settings.rerank) if request.rerank else None
         wanted = max(request.pool_size, rerank.depth if rerank else 0)

@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from service.core.change_feed import NOTHING_SEEN, Change, IndexMark, Position
-from service.core.errors import CollectionNotFound
+from service.core.change_feed import NOTHING_SEEN, WRITTEN, Change, IndexMark, Position, WrittenRevision
+from service.core.documents import Document
+from service.core.errors import CollectionNotFound, NotFound
 from service.core.ids import CollectionId, DocumentId
 from service.store.postgres import change_feed as feed_of_store
 from service.store.postgres.connection.pool import Pool
@@ -338,3 +339,28 @@ async def test_an_index_is_known_by_its_last_token_or_the_one_before(world: Worl
     assert await world.changes.mark(world.collection.id, marks[0], NOW) is None
     assert await world.changes.mark(world.collection.id, replace(mark, generation="another"), NOW) is None
     assert await world.changes.mark(world.collection.id, marks[1], NOW) not in {None, mark.token}
+
+
+async def test_a_reader_knows_what_it_lacks_of_a_revision(world: World) -> None:
+    async def written(*documents: Document) -> int:
+        noted = WrittenRevision()
+        token = WRITTEN.set(noted)
+        await world.put(*documents)
+        WRITTEN.reset(token)
+        return noted.revision
+
+    async def missing(revision: int, position: Position = START) -> Position | None:
+        return await world.changes.last_missing(world.collection.id, revision, position, NOTHING_SEEN)
+
+    first, second = await written(doc("a"), doc("b")), await written(doc("c"))
+    assert 0 < first < second
+    at = {change.document_id: change.position for change in await follow(world)}
+    assert (await missing(first), await missing(second)) == (at["b"], at["c"])
+    assert await missing(first, at["a"]) == at["b"]  # half of a transaction is not enough
+    assert (await missing(first, at["b"]), await missing(second, at["b"])) == (None, at["c"])
+    assert await written(doc("c")) >= second  # unchanged: what is there was written earlier
+    await written(doc("b"))
+    await written(doc("b", "newer"))
+    assert await missing(first) == at["a"]
+    with pytest.raises(NotFound):
+        await missing(2**60)

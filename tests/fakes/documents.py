@@ -10,7 +10,7 @@ import numpy as np
 
 from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark, Position, Snapshot
 from service.core.documents import Accepted, Document, IfExists, StoredDocument
-from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocuments, VersionNotFound
+from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocuments, NotFound, VersionNotFound
 from service.core.filters import Filter, matches
 from service.core.ids import CollectionId, DocumentId
 from service.core.search import Candidate, FilterMatch, Passage
@@ -272,6 +272,18 @@ class FakeChanges:
 
     def _knows(self, collection_id: CollectionId, mark: IndexMark) -> bool:
         return mark.token in self._store.index_marks.get((collection_id, mark.generation), ())
+
+    async def last_missing(
+        self, collection_id: CollectionId, revision: int, position: Position, seen: Snapshot
+    ) -> Position | None:
+        if revision > self._store.last_xid:
+            raise NotFound
+        feed = (
+            Position(xid=xid, document_id=id_)
+            for (owner, id_), (xid, _) in self._store.changes.items()
+            if owner == collection_id and xid <= revision
+        )
+        return max((at for at in feed if at > position and not seen.includes(at.xid)), default=None)
 
     async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
         known = ((id_, self._store.changes.get((collection_id, id_))) for id_ in ids)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from service.core.change_feed import Position
+from service.core.change_feed import NOTHING_SEEN, Position, Snapshot
 from service.core.collections import Collection
 from service.core.documents import StoredDocument
 from service.core.ids import CollectionId, DocumentId
@@ -75,6 +75,9 @@ class FakeLexicon:
         return "ready"
 
     async def wait_until(self, collection: Collection, position: Position) -> None: ...
+
+    def included(self, collection: Collection) -> tuple[Position, Snapshot]:
+        return Position(xid=2**62), NOTHING_SEEN
 
     def wake(self) -> None: ...
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import numpy as np
 
+from service.core.change_feed import record_revision
 from service.core.documents import StoredDocument
 from service.core.errors import CollectionNotFound, VersionNotFound
 from service.core.ids import CollectionId, DocumentId, VersionNumber
@@ -62,12 +63,15 @@ class FakeStore:
         self.changes: dict[tuple[CollectionId, DocumentId], tuple[int, datetime]] = {}
         self.index_marks: dict[tuple[CollectionId, str], tuple[str, str]] = {}
         self._transactions = itertools.count(1)
+        self.last_xid = 0
 
     def begin(self, collection_id: CollectionId) -> int:
         """The id of a new transaction that writes to a collection."""
         if collection_id not in self.collections.rows:
             raise CollectionNotFound
-        return next(self._transactions)
+        self.last_xid = next(self._transactions)
+        record_revision(self.last_xid)
+        return self.last_xid
 
     def living(self, collection_id: CollectionId) -> Iterator[StoredDocument]:
         for (owner, _), row in sorted(self.documents.items(), key=lambda item: item[0][1].encode()):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
-from fastapi import Body
+from fastapi import Body, Header
 from orjson import Fragment
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +17,7 @@ from service.api.bodies import JsonResponse, large_answer, written
 from service.api.dependencies import Service, ServiceDep
 from service.api.routing import QueryRoute, collection_router
 from service.api.schemas.base import CollectionPath, DocumentIdPath
-from service.api.schemas.search_request import BatchBody, SearchBody, SimilarBody
+from service.api.schemas.search_request import BatchBody, RevisionText, SearchBody, SimilarBody
 from service.api.schemas.search_response import BatchAnswer, SearchAnswer, search_answer
 from service.core.concurrency import gather_limited, off_loop
 from service.core.errors import DocumentNotFound, FieldError, Invalid
@@ -30,13 +30,17 @@ BATCH_CONCURRENCY = max(2, (os.cpu_count() or 1) // 4)
 BATCH_HITS = 1_000
 """Most hits that they have together, unless one has more."""
 
+MinRevision = Annotated[RevisionText, Header(alias="X-Azimuth-Min-Revision", description="As `min_revision`.")]
+
 router = collection_router("", "search", 409, 429, route_class=QueryRoute)
 
 
 @router.post("/search", summary="Search a collection", response_model=SearchAnswer)
-async def search(service: ServiceDep, request: Request, collection: CollectionPath, body: SearchBody) -> Response:
+async def search(
+    service: ServiceDep, request: Request, collection: CollectionPath, body: SearchBody, min_revision: MinRevision = "0"
+) -> Response:
     """Every answer says which version answered, how the dense leg ran, and which stages failed and why."""
-    search_request = with_budget(service, body.request())
+    search_request = at_revision(with_budget(service, body.request()), min_revision)
     result = await service.search.run(collection, search_request)
     service.shadow.add(collection, search_request)
     return _response(request, result, search_request)
@@ -49,9 +53,10 @@ async def similar(
     collection: CollectionPath,
     id: DocumentIdPath,
     body: Annotated[SimilarBody, Body(default_factory=SimilarBody)],
+    min_revision: MinRevision = "0",
 ) -> Response:
     """A search that is `like` this one document, which is left out of the answer. The body may be left out."""
-    search_request = with_budget(service, body.request(id))
+    search_request = at_revision(with_budget(service, body.request(id)), min_revision)
     try:
         result = await service.search.run(collection, search_request)
     except Invalid as error:
@@ -65,7 +70,9 @@ async def similar(
 
 
 @router.post("/search/batch", summary="Run several searches", response_model=BatchAnswer)
-async def batch(service: ServiceDep, request: Request, collection: CollectionPath, body: BatchBody) -> Response:
+async def batch(
+    service: ServiceDep, request: Request, collection: CollectionPath, body: BatchBody, min_revision: MinRevision = "0"
+) -> Response:
     """All or none: where one search is refused, the error names it by its place (`searches.3.filter`).
 
     All texts that the embedder has to read are encoded as one batch. A batch is not what clients usually send, so its
@@ -75,7 +82,7 @@ async def batch(service: ServiceDep, request: Request, collection: CollectionPat
 
     def read(at: int, search: SearchBody) -> SearchRequest:
         with _errors_placed(at):
-            return with_budget(service, search.request())
+            return at_revision(with_budget(service, search.request()), min_revision)
 
     requests = await off_loop(0, lambda: [read(at, search) for at, search in enumerate(body.searches)])
     shared = SharedQueryEncoding(requests)
@@ -100,6 +107,11 @@ def _concurrency(requests: Sequence[SearchRequest]) -> int:
 def with_budget(service: Service, request: SearchRequest) -> SearchRequest:
     """A client that sets no budget gets that of the process."""
     return request if request.budget_ms is not None else replace(request, budget_ms=service.limits.budget_ms)
+
+
+def at_revision(request: SearchRequest, revision: str) -> SearchRequest:
+    """The later of what body and header ask for."""
+    return replace(request, min_revision=max(request.min_revision, int(revision)))
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What clients send to a search, and how it becomes a request of the domain."""
 
+import re
 from dataclasses import replace
 from typing import Annotated, Any, Self
 
@@ -32,6 +33,19 @@ MAX_WEIGHT = 1_000
 MAX_BUDGET_MS = 60_000
 MAX_INCLUDED = 20
 """More than there are names, for some clients repeat them."""
+
+MAX_REVISION = 2**63 - 1
+RevisionText = Annotated[str, Field(pattern=r"^[0-9]{1,18}$")]
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value, re.ASCII) else value
+
+
+Revision = Annotated[
+    int, BeforeValidator(_number, json_schema_input_type=int | RevisionText), Field(ge=0, le=MAX_REVISION)
+]
+"""As a number, or as the text of the header that it came in."""
 
 
 def _object_from_bool(value: Any) -> Any:
@@ -121,6 +135,9 @@ class ResultOptionsBody(RequestBody):
         float | None,
         Field(gt=0, le=MAX_BUDGET_MS, description="Optional stages that would exceed it are left out, and named."),
     ] = None
+    min_revision: Annotated[
+        Revision, Field(description="`X-Azimuth-Revision` of a write: wait until it is found, or say so in `degraded`.")
+    ] = 0
     include: list[Include] = Field(["text", "metadata", "highlights"], max_length=MAX_INCLUDED)
     explain: Annotated[bool, Field(description="Show how each hit got its score.")] = False
 
@@ -136,6 +153,7 @@ class ResultOptionsBody(RequestBody):
             group_by=self.group_by,
             diversity=self.diversity,
             budget_ms=self.budget_ms,
+            min_revision=self.min_revision,
             explain=self.explain,
             include=frozenset(self.include),
         )

@@ -44,5 +44,14 @@ class FollowedChanges(Protocol):
 
 
 class ChangeFeed(FollowedChanges, Protocol):
+    async def last_missing(
+        self, collection_id: CollectionId, revision: int, position: Position, seen: Snapshot
+    ) -> Position | None:
+        """The last change in a transaction up to `revision` that lies after the position and was not `seen`.
+
+        None where there is none: whoever has read so far has all that was committed up to `revision` and that was not
+        replaced since. NotFound where the database has never had such a transaction: an older state was restored.
+        """
+
     async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
         """The last position of these documents' changes."""

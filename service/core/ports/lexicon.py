@@ -2,7 +2,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from service.core.change_feed import Position
+from service.core.change_feed import Position, Snapshot
 from service.core.collections import Collection
 from service.core.documents import StoredDocument
 from service.core.ids import CollectionId, DocumentId
@@ -52,6 +52,9 @@ class Lexicon(Protocol):
 
     async def wait_until(self, collection: Collection, position: Position) -> None:
         """Return when lexical search sees everything up to `position`. The caller sets the timeout."""
+
+    def included(self, collection: Collection) -> tuple[Position, Snapshot]:
+        """What searches see of the change feed: all up to the position, and all that the snapshot includes."""
 
     def wake(self) -> None:
         """Read the change feed now rather than at the next turn: something was just committed."""

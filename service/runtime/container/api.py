@@ -128,6 +128,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
             documents=documents,
             vectors=vectors,
             lexicon=lexicon,
+            changes=store.changes,
             embedders=models,
             verifier=verifier,
             reranker=reranker,

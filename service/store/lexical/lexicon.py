@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
 
-from service.core.change_feed import Position
+from service.core.change_feed import NOTHING_SEEN, Position, Snapshot
 from service.core.collections import Collection
 from service.core.concurrency import set_within
 from service.core.documents import StoredDocument
@@ -133,6 +133,10 @@ class TantivyLexicon:
                 await self._refreshed.wait_for(reached)
         finally:
             self._waiting -= Counter([collection.id])  # without those that nobody waits for any more
+
+    def included(self, collection: Collection) -> tuple[Position, Snapshot]:
+        index = self._complete_index(collection)
+        return (Position(), NOTHING_SEEN) if index is None else (index.progress.position, index.progress.seen)
 
     def lag_seconds(self, collection_id: CollectionId) -> float | None:
         """An upper bound: the lag at the last check, plus the time since. The largest where there are two indexes."""

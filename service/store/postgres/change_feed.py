@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark, Position, Snapshot
-from service.core.errors import CollectionNotFound
+from service.core.errors import CollectionNotFound, NotFound
 from service.core.ids import CollectionId, DocumentId
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Adapter, Connection
@@ -76,6 +76,15 @@ class PostgresChanges(Adapter):
     async def position_of(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Position:
         row = await self._pool.fetch_one(SQL.position_of, {"collection_id": collection_id, "ids": list(ids)})
         return Position() if row is None else Position(xid=row[0], document_id=row[1])
+
+    async def last_missing(
+        self, collection_id: CollectionId, revision: int, position: Position, seen: Snapshot
+    ) -> Position | None:
+        values = _parameters(collection_id, position, seen, 1) | {"revision": str(revision)}
+        row = await self._pool.fetch_one(SQL.last_missing, values)
+        if row is None or not row[0]:
+            raise NotFound()
+        return None if row[1] is None else Position(xid=row[1], document_id=row[2])
 
 
 def _parameters(collection_id: CollectionId, position: Position, seen: Snapshot, limit: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
+from service.core.change_feed import record_revision
 from service.core.concurrency import off_loop
 from service.core.documents import Accepted, Document, IfExists, StoredDocument
 from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocuments
@@ -264,8 +265,10 @@ async def _write(
 
 async def _hold_collection(connection: Connection, collection_id: CollectionId) -> None:
     cursor = await connection.execute(SQL.hold_collection, {"collection_id": collection_id})
-    if await cursor.fetchone() is None:
+    row = await cursor.fetchone()
+    if row is None:
         raise CollectionNotFound()
+    record_revision(row[0])
 
 
 def _filtered(query: LiteralString, where: Filter | None) -> tuple[sql.Composed, Predicate]:

@@ -280,3 +280,27 @@ async def test_all_documents_are_deleted_if_that_is_confirmed(api: Edge) -> None
     assert_problem(await api.client.post(f"{PATH}/delete", json={"all": False}, params={"confirm": "papers"}), 422)
     assert await api.post(f"{PATH}/delete", {"all": True}, confirm="papers") == {"deleted": 2}
     assert await api.post(f"{PATH}/count") == {"count": 0}
+
+
+async def test_writes_answer_with_a_revision_that_searches_take(api: Edge) -> None:
+    body = {"documents": [{"id": "revised", "text": "a revised text"}]}
+    answers = [
+        await api.client.post(PATH, json=body),
+        await api.client.patch(f"{PATH}/revised", json={"title": "t"}),
+        await api.client.delete(f"{PATH}/revised"),
+    ]
+    revisions = [answer.headers["x-azimuth-revision"] for answer in answers]
+    assert sorted(map(int, revisions)) == [*map(int, revisions)]
+    for path in ("search", "similar/other"):
+        own = {"query": "text"} if path == "search" else {}
+        for revision in (revisions[-1], int(revisions[-1]), None):
+            answer = await api.client.post(f"/v1/collections/papers/{path}", json={**own, "min_revision": revision})
+            assert answer.status_code in {200, 404}, answer.text
+            assert "x-azimuth-revision" not in answer.headers
+        for wrong in ("", "-1", "x", "9" * 30, -1, 2**63, 1.5, True, []):
+            answer = await api.client.post(f"/v1/collections/papers/{path}", json={**own, "min_revision": wrong})
+            assert_problem(answer, 422, "min_revision")
+        answer = await api.client.post(
+            f"/v1/collections/papers/{path}", json=own, headers={"X-Azimuth-Min-Revision": "x"}
+        )
+        assert_problem(answer, 422, "X-Azimuth-Min-Revision")

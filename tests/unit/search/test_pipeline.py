@@ -11,6 +11,7 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 
 from service.core import errors, filters
+from service.core.change_feed import NOTHING_SEEN, Position
 from service.core.collections import EXTERNAL, CollectionSettings, EmbedderSpec
 from service.core.ids import CollectionName, VersionNumber
 from service.core.jobs import EncodedDocument
@@ -472,3 +473,24 @@ async def test_without_its_vector_an_external_version_answers_by_words(zoo: Zoo)
     both = await zoo.search().run(NAME, SearchRequest(text="animal", vector=(1.0,) * 256))
     assert not both.degraded
     assert all(hit.explanation.dense is not None for hit in both.hits)
+
+
+@pytest.mark.parametrize(
+    ("request_", "mentions"),
+    [
+        (SearchRequest(text="purrs", min_revision=1), None),
+        (SearchRequest(text="purrs", min_revision=2**60), "does not have the revision"),
+        (SearchRequest(text="purrs", min_revision=1, budget_ms=100), "yet"),
+        (SearchRequest(text="purrs", min_revision=2**60, mode="dense"), None),
+    ],
+)
+async def test_a_search_waits_for_its_revision_or_says_that_it_is_behind(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch, request_: SearchRequest, mentions: str | None
+) -> None:
+    if request_.budget_ms:
+        monkeypatch.setattr(FakeLexicon, "included", lambda *_: (Position(), NOTHING_SEEN))
+        monkeypatch.setattr(FakeLexicon, "wait_until", lambda *_: asyncio.sleep(60))
+    answer = await zoo.search().run(NAME, request_)
+    assert [one.code for one in answer.degraded] == ([] if mentions is None else ["behind"])
+    assert all(str(mentions) in one.reason for one in answer.degraded)
+    assert answer.hits

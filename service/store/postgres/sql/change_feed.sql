@@ -128,3 +128,18 @@ WITH named AS MATERIALIZED (
     WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[])
 )
 SELECT xid::text::bigint, document_id FROM named ORDER BY named.xid DESC, document_id DESC LIMIT 1
+
+-- name: last_missing
+-- The last change up to a transaction that a reader lacks, and whether there was such a transaction at all.
+SELECT %(revision)s::text::xid8 < pg_snapshot_xmax(pg_current_snapshot()) AS known,
+       missing.xid::text::bigint, missing.document_id
+FROM (VALUES (1)) AS one (row)
+LEFT JOIN LATERAL (
+    SELECT c.xid, c.document_id
+    FROM changes AS c
+    WHERE c.collection_id = %(collection_id)s AND c.xid <= %(revision)s::text::xid8
+        AND (c.xid, c.document_id) > (%(xid)s::text::xid8, %(document_id)s)
+        AND (c.xid >= %(seen)s::text::xid8 OR c.xid = ANY (%(running)s::text[]::xid8[]))
+    ORDER BY c.xid DESC, c.document_id DESC
+    LIMIT 1
+) AS missing ON true

@@ -1,10 +1,10 @@
 -- name: hold_collection
 -- Keeps a collection, and which of its versions are written, as it is while documents are written; no row where it is gone.
--- The lock of the row says so; before it, writers queue behind whoever locks the row exclusively (`collection_lock.py`).
+-- The lock of the row says so, and gives the transaction an id; before it, writers queue behind whoever locks the row exclusively (`collection_lock.py`).
 WITH queued AS MATERIALIZED (
     SELECT pg_advisory_xact_lock_shared(hashtextextended('azimuth writers ' || %(collection_id)s::bigint, 0))
 )
-SELECT c.id FROM collections AS c CROSS JOIN queued WHERE c.id = %(collection_id)s FOR KEY SHARE OF c
+SELECT pg_current_xact_id()::text::bigint FROM collections AS c CROSS JOIN queued WHERE c.id = %(collection_id)s FOR KEY SHARE OF c
 
 -- name: upsert
 -- Creates or replaces documents, locking them in order of their ids. What would not change, or does not pass, gives no row.
