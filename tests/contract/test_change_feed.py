@@ -354,7 +354,7 @@ async def test_a_reader_knows_what_it_lacks_of_a_revision(world: World) -> None:
 
     first, second = await written(doc("a"), doc("b")), await written(doc("c"))
     assert 0 < first < second
-    at = {change.document_id: change.position for change in await follow(world)}
+    at = {str(change.document_id): change.position for change in await follow(world)}
     assert (await missing(first), await missing(second)) == (at["b"], at["c"])
     assert await missing(first, at["a"]) == at["b"]  # half of a transaction is not enough
     assert (await missing(first, at["b"]), await missing(second, at["b"])) == (None, at["c"])

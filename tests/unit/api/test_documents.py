@@ -297,7 +297,8 @@ async def test_writes_answer_with_a_revision_that_searches_take(api: Edge) -> No
             answer = await api.client.post(f"/v1/collections/papers/{path}", json={**own, "min_revision": revision})
             assert answer.status_code in {200, 404}, answer.text
             assert "x-azimuth-revision" not in answer.headers
-        for wrong in ("", "-1", "x", "9" * 30, -1, 2**63, 1.5, True, []):
+        wrongs: list[object] = ["", "-1", "x", "9" * 30, -1, 2**63, 1.5, True, []]
+        for wrong in wrongs:
             answer = await api.client.post(f"/v1/collections/papers/{path}", json={**own, "min_revision": wrong})
             assert_problem(answer, 422, "min_revision")
         answer = await api.client.post(
