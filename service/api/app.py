@@ -28,6 +28,7 @@ from service.api.routes import (
     audit,
     collections,
     console,
+    document_reads,
     documents,
     drift,
     embeddings,
@@ -48,6 +49,7 @@ from service.api.web_security import WebSecurityMiddleware
 RESOURCES = (
     collections,
     documents,
+    document_reads,
     search,
     versions,
     indexes,

@@ -21,6 +21,7 @@ from service.core.ports.queue import JobQueue
 from service.core.ports.recall import RecallStore
 from service.core.ports.reranker import Reranker
 from service.core.ports.test_sets import TestSets
+from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
 from service.diagnostics.service import DiagnosticsService
 from service.drift.monitor import DriftMonitor
@@ -78,6 +79,7 @@ class Service:
     test_sets: TestSets
     recalls: RecallStore
     documents: Documents
+    vectors: VectorStore
     queue: JobQueue
     lexicon: Lexicon
     embedders: Embedders

@@ -127,7 +127,7 @@ class VisibleDocuments:
 
     async def get(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Mapping[DocumentId, StoredDocument]:
         where, found = await self._within(collection_id), await self._documents.get(collection_id, ids)
-        return {id_: one for id_, one in found.items() if matches(where, one.metadata)}
+        return {id_: one for id_, one in found.items() if matches(where, one.metadata, id_)}
 
     async def page(
         self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
@@ -146,15 +146,15 @@ class VisibleDocuments:
 
 
 def _require_inside(where: Filter, documents: Sequence[Document]) -> None:
-    if refused := {one.id: reason for one in documents if (reason := _outside(where, one.metadata))}:
+    if refused := {one.id: reason for one in documents if (reason := _outside(where, one))}:
         raise ForeignDocuments(refused)
 
 
-def _outside(where: Filter, metadata: Mapping[str, Any]) -> str | None:
-    """Why a document with this metadata cannot be written."""
-    if not matches(where, metadata):
+def _outside(where: Filter, document: Document) -> str | None:
+    """Why the document cannot be written."""
+    if not matches(where, document.metadata, document.id):
         return "its metadata does not pass the filter of this key"
-    if several_values(where, metadata):  # of `["a", "b"]` the second would put it before the clients of b
+    if several_values(where, document.metadata):  # of `["a", "b"]` the second would put it before the clients of b
         return "its metadata has several values in a field that the filter of this key compares"
     return None
 

@@ -10,6 +10,7 @@ the two.
 - `$eq: null` matches null, and where the path finds nothing. `$ne` and `$nin` are the negations of `$eq` and `$in`.
 - `$exists`: whether the path finds anything, null included.
 - `$contains`: an array that has the element, or a string that has the substring.
+- `$id` is the document's id, a string that is there in every document. It is compared as it is, not in NFC.
 - Several fields, or several operators on one field, must all hold.
 - Of a field that is declared with a type, operands have this type (`typed`). Instants are compared with the texts that
   name one; no other text equals an instant, or is before or after it.
@@ -26,6 +27,7 @@ from typing import Any, Final, Literal, cast
 
 from service.core.collections import DeclaredField
 from service.core.errors import Invalid
+from service.core.ids import DocumentId
 from service.core.metadata import FieldTypes, Instant, elements, find, instant, name_error, nfc, read, type_error
 
 Operator = Literal["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$contains"]
@@ -63,6 +65,9 @@ class Not:
 
 
 Filter = Condition | And | Or | Not
+
+ID: Final = ("$id",)
+"""The path of the document's id. No field of the metadata can have this name."""
 
 MAX_DEPTH: Final = 8
 MAX_CONDITIONS: Final = 100
@@ -153,8 +158,10 @@ class _Parser:
             case "$not":
                 self._count(place)
                 yield Not(self.conjunction(value, place, depth + 1))
+            case "$id":
+                yield from self._field(ID, value, place, depth)
             case _ if key.startswith("$"):
-                raise Invalid.at(place, "unknown operator; here $and, $or and $not are known, or a field name")
+                raise Invalid.at(place, "unknown operator; here $and, $or, $not and $id are known, or a field name")
             case _:
                 self._count(place, "characters in all", MAX_CHARACTERS, len(key))  # before they are normalised
                 yield from self._field(_path(key, place), value, place, depth)
@@ -201,7 +208,10 @@ class _Parser:
             self._count(at, "values in all", MAX_VALUES_IN_ALL, len(values))
             characters = sum(len(one) for one in values if isinstance(one, str))
             self._count(at, "characters in all", MAX_CHARACTERS, characters)
-        return Condition(path, cast(Operator, operator), _operand(operator, operand, at), at)
+        read = _operand(operator, operand, at)
+        if path == ID:  # not in NFC
+            read = tuple(values) if isinstance(read, tuple) else cast(Scalar, operand)
+        return Condition(path, cast(Operator, operator), read, at)
 
     def _count(self, at: str, what: str = "conditions", most: int = MAX_CONDITIONS, more: int = 1) -> None:
         self._counts[what] += more
@@ -292,17 +302,17 @@ def several_values(where: Filter, metadata: Mapping[str, Any]) -> bool:
             return several and operator not in {"$exists", "$contains"}
 
 
-def matches(where: Filter, metadata: Mapping[str, Any]) -> bool:
-    """Whether a document with this metadata passes."""
+def matches(where: Filter, metadata: Mapping[str, Any], document_id: DocumentId) -> bool:
+    """Whether a document with this id and metadata passes."""
     match where:
         case And(parts):
-            return all(matches(part, metadata) for part in parts)
+            return all(matches(part, metadata, document_id) for part in parts)
         case Or(parts):
-            return any(matches(part, metadata) for part in parts)
+            return any(matches(part, metadata, document_id) for part in parts)
         case Not(part):
-            return not matches(part, metadata)
+            return not matches(part, metadata, document_id)
         case Condition(path, operator, operand):
-            return _holds(operator, operand, find(nfc(metadata), path))
+            return _holds(operator, operand, [document_id] if path == ID else find(nfc(metadata), path))
 
 
 def _holds(operator: Operator, operand: Scalar | tuple[Scalar, ...], found: list[Any]) -> bool:

@@ -11,6 +11,9 @@ from service.core.ids import Vector, Vectors
 
 F = TypeVar("F", np.float32, np.float64)
 
+HALF_PRECISION = 1e-3
+"""How far from 1 the length of a unit vector may be when it is rounded to 16 bits a dimension."""
+
 MIN_MEAN_LENGTH = 1e-3
 """The direction of a mean vector that is shorter than this is rounding noise: 16 bits a dimension are exact to about
 this much."""
@@ -31,6 +34,16 @@ def unit(values: Sequence[float]) -> Vector | None:
         return None
     wide = wide / largest  # or the squares of very large or small numbers would overflow or vanish
     return (wide / np.linalg.norm(wide)).astype(np.float32)
+
+
+def storable_rows(rows: npt.NDArray[np.float64]) -> Vectors:
+    """The rows of [n, d] at length 1, in single precision. What has it up to half precision stays as it is: a vector
+    that is read and written again is the same. Rows of length 0 stay 0."""
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    scaled = np.divide(rows, largest, out=np.zeros_like(rows), where=largest != 0)
+    with np.errstate(over="ignore"):
+        lengths = np.linalg.norm(scaled, axis=1, keepdims=True) * largest
+    return np.where(np.abs(lengths - 1.0) < HALF_PRECISION, rows, unit_rows(scaled)).astype(np.float32)
 
 
 def unit_rows(rows: npt.NDArray[F]) -> npt.NDArray[F]:

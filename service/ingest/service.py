@@ -6,7 +6,7 @@ Documents, jobs and change rows are committed in one transaction; only then is t
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +23,6 @@ from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.queue import JobQueue
-from service.core.vector_math import unit
 from service.core.versions import EmbedderVersion
 from service.ingest.stream import Lines, StreamOutcome, batches
 from service.ingest.validation import DocumentLimits, VectorTarget, document_errors
@@ -113,9 +112,7 @@ class IngestService:
     ) -> tuple[Accepted, ...]:
         has_vectors = any(document.vector is not None for document in documents)
         version = target if has_vectors and isinstance(target, EmbedderVersion) else None
-        normalised = await off_loop(0, lambda: [_normalised(document) for document in documents])
-        now = datetime.now(UTC)
-        accepted = await self.documents.put(collection.id, normalised, now, version, if_exists=if_exists)
+        accepted = await self.documents.put(collection.id, documents, datetime.now(UTC), version, if_exists=if_exists)
         self._written(collection, accepted)
         return accepted
 
@@ -194,9 +191,3 @@ class IngestService:
         for timeout in self.waits:
             if not timeout.expired():
                 timeout.reschedule(asyncio.get_running_loop().time())
-
-
-def _normalised(document: Document) -> Document:
-    if document.vector is None or (vector := unit(document.vector)) is None:
-        return document
-    return replace(document, vector=tuple(vector.tolist()))

@@ -71,6 +71,16 @@ async def test_chunks_are_stored_with_their_place_and_revision(world: World) -> 
     assert best.score == pytest.approx(1 / 1.25**0.5, abs=1e-3)
 
 
+async def test_all_chunks_come_in_order_as_they_are_stored(world: World) -> None:
+    await world.put_and_store({"b": rows(Y, unit(1, 2, 3, 4)), "a": rows(Z), "c": rows(X)})
+    ids = [DocumentId(id_) for id_ in ("b", "a", "nobody")]
+    chunks = await world.vectors.chunks(world.version, ids)
+    places = [(one.document_id, one.chunk, one.start, one.end, one.score) for one, _ in chunks]
+    assert places == [("a", 0, 0, 10, 0.0), ("b", 0, 0, 10, 0.0), ("b", 1, 10, 20, 0.0)]
+    precision = np.float32 if world.version.index.storage == "vector" else np.float16
+    assert chunks[2][1].tolist() == unit(1, 2, 3, 4).astype(precision).astype(np.float32).tolist()
+
+
 async def test_a_write_replaces_all_chunks_of_its_documents_alone(world: World) -> None:
     await world.put_and_store({"a": rows(X, Y, Z), "b": rows(Z)})
     await world.put(doc("a", "short"))

@@ -14,6 +14,7 @@ from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocum
 from service.core.filters import Filter, matches
 from service.core.ids import CollectionId, DocumentId
 from service.core.search import Candidate, FilterMatch, Passage
+from service.core.vector_math import storable_rows
 from service.core.versions import EmbedderVersion
 from tests.fakes.store import FakeStore, Row, StoredChunk, Waiting
 from tests.fakes.vectors import stored_vector
@@ -40,7 +41,7 @@ class FakeDocuments:
             if not (present.written and present.spec.external):
                 raise VersionNotFound
         living = [self._store.living_one(collection_id, document.id) for document in documents]
-        foreign = [one.id for one in living if one and within and not matches(within, one.metadata)]
+        foreign = [one.id for one in living if one and within and not matches(within, one.metadata, one.id)]
         if foreign:
             raise ForeignDocuments(dict.fromkeys(foreign, "this id cannot be used by this key"))
         there = {one.id: one.revision for one in living if one and if_exists != "replace"}
@@ -68,8 +69,7 @@ class FakeDocuments:
             return False
         stored = self._store.documents[version.collection_id, document.id].document
         assert stored is not None
-        vector = np.array(document.vector)
-        embedding = stored_vector(version, vector / np.linalg.norm(vector))
+        embedding = stored_vector(version, storable_rows(np.array([document.vector], np.float64))[0])
         self._store.jobs.pop((version.collection_id, document.id, version.number), None)
         space = self._store.space(version)
         old = space.get((document.id, 0))
@@ -112,12 +112,12 @@ class FakeDocuments:
         within: Filter | None = None,
     ) -> Accepted | None:
         old = self._store.living_one(collection_id, document_id)
-        if old is None or (within is not None and not matches(within, old.metadata)):
+        if old is None or (within is not None and not matches(within, old.metadata, old.id)):
             return None
         return (await self.put(collection_id, [change(old)], now))[0]
 
     async def count(self, collection_id: CollectionId, where: Filter) -> int:
-        return sum(matches(where, document.metadata) for document in self._store.living(collection_id))
+        return sum(matches(where, document.metadata, document.id) for document in self._store.living(collection_id))
 
     async def delete(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None
@@ -128,7 +128,7 @@ class FakeDocuments:
             row = store.documents.get((collection_id, document_id))
             if row is None or row.document is None:
                 continue
-            if where is not None and not matches(where, row.document.metadata):
+            if where is not None and not matches(where, row.document.metadata, document_id):
                 continue
             row.document, row.revision = None, row.revision + 1
             store.changes[collection_id, document_id] = (xid, now)
@@ -148,7 +148,8 @@ class FakeDocuments:
         filter_match = (
             document
             for document in self._store.living(collection_id)
-            if document.id.encode() > (after or "").encode() and (where is None or matches(where, document.metadata))
+            if document.id.encode() > (after or "").encode()
+            and (where is None or matches(where, document.metadata, document.id))
         )
         return tuple(itertools.islice(filter_match, limit))
 
@@ -161,14 +162,14 @@ class FakeDocuments:
         self, collection_id: CollectionId, where: Filter, cap: int, seconds: float | None = None
     ) -> FilterMatch:
         living = list(self._store.living(collection_id))
-        ids = tuple(document.id for document in living if matches(where, document.metadata))[: cap + 1]
+        ids = tuple(document.id for document in living if matches(where, document.metadata, document.id))[: cap + 1]
         return FilterMatch(ids=ids if len(ids) <= cap else None, count=len(ids), total=len(living))
 
     async def filter_ids(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
     ) -> frozenset[DocumentId]:
         found = await self.get(collection_id, ids)
-        return frozenset(document.id for document in found.values() if matches(where, document.metadata))
+        return frozenset(document.id for document in found.values() if matches(where, document.metadata, document.id))
 
     async def passages(
         self,
@@ -184,7 +185,7 @@ class FakeDocuments:
             document = self._store.living_one(collection_id, candidate.document_id)
             if document is None or document.content_revision != candidate.content_revision:
                 return None
-            if where is not None and not matches(where, document.metadata):
+            if where is not None and not matches(where, document.metadata, document.id):
                 return None
             nonlocal left
             left -= len(document.text.encode())

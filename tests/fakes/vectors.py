@@ -41,7 +41,9 @@ class FakeVectors:
             if query.within is not None:
                 return document_id in query.within
             document = self._store.living_one(query.version.collection_id, document_id)
-            return query.where is None or (document is not None and matches(query.where, document.metadata))
+            return query.where is None or (
+                document is not None and matches(query.where, document.metadata, document.id)
+            )
 
         ranked = [one for one in self._ranked(query.version, query.vector) if passes(one.document_id)]
         if query.by_document and query.plan.kind == "exact":
@@ -78,6 +80,12 @@ class FakeVectors:
             for at, key in enumerate(chunks)
             if key in space and (revisions is None or revisions[at] == space[key].content_revision)
         }
+
+    async def chunks(self, version: EmbedderVersion, ids: Sequence[DocumentId]) -> tuple[tuple[Candidate, Vector], ...]:
+        rows = sorted(self._store.space(version).items())
+        return tuple(
+            (candidate_of(key, row, 0.0), row.embedding.astype(np.float32)) for key, row in rows if key[0] in ids
+        )
 
     async def sample(self, version: EmbedderVersion, size: int) -> VectorSample:
         space = self._store.space(version)

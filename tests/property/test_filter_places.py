@@ -76,7 +76,7 @@ async def test_all_places_agree_with_the_reference(
 
 
 def expected(where: Filter, documents: Sequence[Document]) -> set[str]:
-    return {document.id for document in documents if filters.matches(where, document.metadata)}
+    return {document.id for document in documents if filters.matches(where, document.metadata, document.id)}
 
 
 async def declare(world: World, fields: set[str]) -> None:

@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 from service.core import filters
 from service.core.errors import Invalid
 from service.core.filters import Filter, typed
+from service.core.ids import DocumentId
 from service.core.metadata import DATETIME, instant, name_error, nfc
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.filters.filter_sql import INSTANT, indexed_predicate, predicate
@@ -19,7 +20,9 @@ from service.store.postgres.filters.simplify import simplified
 KEYS = st.sampled_from(
     ["a", "b", "a.b", "b.", ".", "", 'q"\\', "é", "e\u0301", "\U0001d49c", "x y", "$v", "A", "\n", "@", "null"]
 )
-WORDS = ["", "a", "ab", "b", "B", "é", "e\u0301", "z", "%", "_", "\\", '"', "null", "1", "true", "2024-02-29"]
+IDS = [DocumentId(id_) for id_ in ("ab", "B", "b", "\U00010000", "\uffff", "e\u0301", "é", '"a\\')]
+"""Of the rows, in their order."""
+WORDS = ["d07", "d2", "a", "ab", "b", "B", "é", "e\u0301", "z", "%", "_", "\\", '"', "null", "1", "true", "2024-02-29"]
 STRINGS = st.sampled_from(
     [*WORDS, "\uffff", "\U00010000", "\U0001f600", "2024-02-29T00:00:00Z", "a\tb", "\x7f", "\x01"]
 )
@@ -33,6 +36,7 @@ VALUES = st.recursive(
 METADATA = st.dictionaries(KEYS, VALUES, max_size=4)
 
 FIELDS = st.lists(KEYS, min_size=1, max_size=3).map(".".join).filter(lambda name: not name_error(name))
+FIELDS = FIELDS | FIELDS | st.just("$id")
 OPERATORS = st.one_of(
     st.tuples(st.sampled_from(["$eq", "$ne", "$contains"]), SCALARS),
     st.tuples(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), NUMBERS | STRINGS),
@@ -54,11 +58,14 @@ FILTERS = st.recursive(
 
 async def passes(pool: Pool, where: Filter, rows: list[dict[str, Any]]) -> list[bool]:
     asked = predicate(where)
-    query = sql.SQL("SELECT {} FROM unnest(%(rows)s::jsonb[]) WITH ORDINALITY AS d (metadata, n) ORDER BY n").format(
-        asked.expression
-    )
+    query = sql.SQL(
+        'SELECT {} FROM (SELECT metadata, id COLLATE "C" AS document_id, n'
+        " FROM unnest(%(rows)s::jsonb[], %(ids)s::text[]) WITH ORDINALITY AS d (metadata, id, n)) AS d ORDER BY n"
+    ).format(asked.expression)
     async with pool.connection() as connection:
-        cursor = await connection.execute(query, {**asked.values, "rows": [Jsonb(nfc(row)) for row in rows]})
+        cursor = await connection.execute(
+            query, {**asked.values, "rows": [Jsonb(nfc(row)) for row in rows], "ids": IDS[: len(rows)]}
+        )
         return [row[0] for row in await cursor.fetchall()]
 
 
@@ -78,21 +85,31 @@ async def passes(pool: Pool, where: Filter, rows: list[dict[str, Any]]) -> list[
 @example(raw={"a": {"$nin": []}}, rows=[{}, {"a": 1}])
 @example(raw={"$and": []}, rows=[{}])
 @example(raw={"$or": []}, rows=[{}])
+@example(raw={"$id": {"$in": ["b", None, 1], "$gte": "b"}}, rows=[{"a": 1}] * 8)
+@example(raw={"$or": [{"$id": {"$contains": "\u0301"}}, {"$id": {"$lt": "b"}}]}, rows=[{}] * 8)
+@example(raw={"$id": {"$nin": ["é", "b"], "$exists": True, "$ne": None}}, rows=[{}] * 8)
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_postgres_and_the_reference_agree(pool: Pool, raw: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     where = filters.parse(raw)
-    assert await passes(pool, where, rows) == [filters.matches(where, row) for row in rows]
+    assert await passes(pool, where, rows) == [
+        filters.matches(where, row, id_) for row, id_ in zip(rows, IDS, strict=False)
+    ]
 
 
 async def passes_by_index(pool: Pool, where: Filter, rows: list[dict[str, Any]]) -> list[bool]:
     """As `passes`, along the index over metadata wherever the filter can use it."""
     asked = indexed_predicate(where)
     async with pool.transaction() as connection:
-        await connection.execute("CREATE TEMPORARY TABLE rows (n integer, metadata jsonb) ON COMMIT DROP")
+        await connection.execute(
+            'CREATE TEMPORARY TABLE rows (n integer, metadata jsonb, document_id text COLLATE "C") ON COMMIT DROP'
+        )
         await connection.execute("CREATE INDEX ON rows USING gin (metadata jsonb_path_ops)")
         await connection.execute("SET LOCAL enable_seqscan = off")
-        inserted = "INSERT INTO rows SELECT n, value FROM unnest(%s::jsonb[]) WITH ORDINALITY AS given (value, n)"
-        await connection.execute(inserted, ([Jsonb(nfc(row)) for row in rows],))
+        inserted = (
+            "INSERT INTO rows SELECT n, value, id"
+            " FROM unnest(%s::jsonb[], %s::text[]) WITH ORDINALITY AS given (value, id, n)"
+        )
+        await connection.execute(inserted, ([Jsonb(nfc(row)) for row in rows], IDS[: len(rows)]))
         query = sql.SQL("SELECT d.n FROM rows AS d WHERE {}").format(asked.expression)
         found = {row[0] for row in await (await connection.execute(query, asked.values, prepare=False)).fetchall()}
     return [n in found for n in range(1, len(rows) + 1)]
@@ -113,7 +130,9 @@ async def test_the_index_over_metadata_loses_nothing(
     pool: Pool, raw: dict[str, Any], rows: list[dict[str, Any]]
 ) -> None:
     where = filters.parse(raw)
-    assert await passes_by_index(pool, where, rows) == [filters.matches(where, row) for row in rows]
+    assert await passes_by_index(pool, where, rows) == [
+        filters.matches(where, row, id_) for row, id_ in zip(rows, IDS, strict=False)
+    ]
 
 
 @given(name=st.text(min_size=1, max_size=8), value=st.text(max_size=8))
@@ -191,8 +210,12 @@ async def test_postgres_and_the_reference_agree_on_instants(
     pool: Pool, raw: dict[str, Any], rows: list[dict[str, Any]]
 ) -> None:
     where = typed(filters.parse(raw), {"a": "datetime", "a.b": "datetime"})
-    assert await passes(pool, where, rows) == [filters.matches(where, row) for row in rows]
-    assert await passes_by_index(pool, where, rows) == [filters.matches(where, row) for row in rows]
+    assert await passes(pool, where, rows) == [
+        filters.matches(where, row, id_) for row, id_ in zip(rows, IDS, strict=False)
+    ]
+    assert await passes_by_index(pool, where, rows) == [
+        filters.matches(where, row, id_) for row, id_ in zip(rows, IDS, strict=False)
+    ]
 
 
 @given(raw=FILTERS)
@@ -200,7 +223,7 @@ def test_negation_and_its_reference(raw: dict[str, Any]) -> None:
     """$not turns every answer around, and nothing in between exists."""
     where, negated = filters.parse(raw), filters.parse({"$not": raw})
     for row in ({}, {"a": 1}, {"a": None}, {"a": [1, "a"]}, {"b": {"a": "ab"}}):
-        assert filters.matches(where, row) is not filters.matches(negated, row)
+        assert filters.matches(where, row, IDS[0]) is not filters.matches(negated, row, IDS[0])
 
 
 @given(raw=FILTERS, rows=st.lists(METADATA, min_size=1, max_size=8))
@@ -212,4 +235,6 @@ def test_a_simplified_filter_means_the_same(raw: dict[str, Any], rows: list[dict
     where = filters.parse(raw)
     simple = simplified(where)
     assert simplified(simple) == simple
-    assert [filters.matches(simple, row) for row in rows] == [filters.matches(where, row) for row in rows]
+    assert [filters.matches(simple, row, id_) for row, id_ in zip(rows, IDS, strict=False)] == [
+        filters.matches(where, row, id_) for row, id_ in zip(rows, IDS, strict=False)
+    ]

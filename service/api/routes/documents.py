@@ -1,18 +1,18 @@
-"""Documents: write, read, list, delete; and those that were set aside."""
+"""Documents: write, change, delete; and those that were set aside. `document_reads.py` reads them."""
 
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Annotated
 from uuid import uuid4
 
-from fastapi import Body, Query
+from fastapi import Query
 from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import problems
-from service.api.bodies import JSON, NDJSON, NumberedLines, large_answer, media_type, parse_json, read_json, read_lines
+from service.api.bodies import JSON, NDJSON, NumberedLines, media_type, parse_json, read_json, read_lines
 from service.api.cursors import decode_cursor, split_page
 from service.api.dependencies import Service, ServiceDep
 from service.api.routing import collection_router, require_confirmation, validated
@@ -20,17 +20,15 @@ from service.api.schemas import documents as schemas
 from service.api.schemas.base import CollectionPath, ConfirmedQuery, DocumentIdPath, PageQuery, parse_filter
 from service.core.collections import Collection
 from service.core.concurrency import off_loop
-from service.core.documents import Accepted, Document, StoredDocument
+from service.core.documents import Accepted, Document
 from service.core.errors import DocumentNotFound, Invalid, TooLarge
-from service.core.filters import And, Filter
+from service.core.filters import And
 from service.core.ids import DocumentId
 from service.core.periodic import utc_now
 from service.ingest.stream import BATCH_DOCUMENTS
 from service.ingest.validation import vector_target
 
 _BODY = TypeAdapter(schemas.DocumentsBody)
-FIRST_ROWS, PAGE_CHARACTERS = 16, 4_000_000
-"""Documents that a listing reads first, then four times as many; and the characters of texts after which it ends."""
 WAIT_WINDOW = 10 * BATCH_DOCUMENTS
 """Ids of a stream that are waited for together. More than ingest holds uncommitted, so the older half is committed."""
 
@@ -158,42 +156,6 @@ class _SearchableWaiter:
             self._searchable = await self._service.ingest.wait_until_searchable(self._collection, ids)
 
 
-@router.get("", summary="List documents", response_model=schemas.DocumentPage)
-async def list_documents(
-    service: ServiceDep, collection: CollectionPath, query: Annotated[schemas.ListQuery, Query()]
-) -> Response:
-    """In the byte order of their ids, page by page. A page of large documents has fewer than `limit`."""
-    after = decode_cursor(collection, query.cursor)
-    found = await service.collections.by_name(collection)
-    where = _filter_from_url(query.filter, found)
-    last = None if after is None else DocumentId(after)
-    rows: list[StoredDocument] = []
-    characters, most = 0, FIRST_ROWS
-    while len(rows) <= query.limit and characters < PAGE_CHARACTERS:
-        wanted = min(most, query.limit + 1 - len(rows))
-        part = await service.documents.page(found.id, rows[-1].id if rows else last, wanted, where)
-        rows += part
-        characters += sum(len(one.text) for one in part)
-        most *= 4
-        if len(part) < wanted:
-            break
-    else:
-        query = query.model_copy(update={"limit": min(query.limit, len(rows) - 1)})
-    page, next_cursor = split_page(collection, rows, query.limit, lambda document: document.id)
-    documents = [schemas.document_answer(one, query.include) for one in page]
-    return await large_answer(schemas.DocumentPage(documents=documents, next_cursor=next_cursor))
-
-
-def _filter_from_url(text: str | None, collection: Collection) -> Filter | None:
-    try:
-        value = {} if text is None else parse_json(text.encode())
-    except ValueError as error:
-        raise Invalid.at("filter", f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise Invalid.at("filter", "expected an object")
-    return parse_filter(value, collection.settings.field_types)
-
-
 @router.get("/failed", summary="List the documents that were set aside")
 async def list_failed(
     service: ServiceDep, collection: CollectionPath, query: Annotated[PageQuery, Query()]
@@ -212,16 +174,6 @@ async def retry(service: ServiceDep, collection: CollectionPath) -> schemas.Retr
     return {"retried": await service.queue.retry(found.id, utc_now())}
 
 
-# After "/failed", which would otherwise be taken for an id.
-@router.get("/{id:id}", summary="One document")
-async def get(service: ServiceDep, collection: CollectionPath, id: DocumentIdPath) -> schemas.DocumentAnswer:
-    found = await service.collections.by_name(collection)
-    document = (await service.documents.get(found.id, [id])).get(id)
-    if document is None:
-        raise DocumentNotFound
-    return schemas.document_answer(document)
-
-
 @router.patch("/{id:id}", summary="Change parts of one document", responses=problems.error_responses(413, 415, 429))
 async def patch(
     service: ServiceDep, collection: CollectionPath, id: DocumentIdPath, body: schemas.PatchBody
@@ -229,27 +181,6 @@ async def patch(
     """A JSON merge patch of title, text and metadata. It is encoded again only if title or text change."""
     found = await service.collections.by_name(collection)
     return await service.ingest.patch(found, id, body.model_dump(exclude_unset=True))
-
-
-@router.post("/get", summary="Documents by id", response_model=schemas.DocumentsAnswer)
-async def get_many(service: ServiceDep, collection: CollectionPath, body: schemas.ReadBody) -> Response:
-    found = await service.collections.by_name(collection)
-    ids = list(dict.fromkeys(body.ids))
-    there = await service.documents.get(found.id, ids)
-    documents = [schemas.document_answer(there[one], body.include) for one in ids if one in there]
-    return await large_answer({"documents": documents, "missing": [one for one in ids if one not in there]})
-
-
-@router.post("/count", summary="The number of documents that pass a filter")
-async def count(
-    service: ServiceDep,
-    collection: CollectionPath,
-    body: Annotated[schemas.CountBody, Body(default_factory=schemas.CountBody)],
-) -> schemas.CountAnswer:
-    """Counted one by one, so that it is exact. The body may be left out."""
-    found = await service.collections.by_name(collection)
-    where = parse_filter(body.filter, found.settings.field_types) or And(())
-    return {"count": await service.documents.count(found.id, where)}
 
 
 @router.delete("/{id:id}", summary="Delete one document", status_code=204, responses=problems.error_responses(429))

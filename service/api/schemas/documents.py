@@ -1,9 +1,11 @@
 """Documents, as clients send and get them."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired, cast
 
+import orjson
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -18,8 +20,11 @@ from service.api.schemas.base import (
     VersionNumberField,
     in_groups,
 )
+from service.core.concurrency import give_way
 from service.core.documents import Accepted, Document, IfExists, StoredDocument, WriteStatus
+from service.core.ids import DocumentId, Vector
 from service.core.jobs import FailedDocument
+from service.core.search import Candidate
 from service.ingest.stream import StreamOutcome
 
 MAX_IDS = 1_000
@@ -28,8 +33,8 @@ MAX_BATCH = 10_000
 MAX_FILTER_IN_URL = 4_096
 
 
-Part = Literal["text", "metadata"]
-IncludeField = Annotated[list[Part], Field(max_length=2, description="What comes with id, title, revision and times.")]
+Part = Literal["text", "metadata", "vectors"]
+IncludeField = Annotated[list[Part], Field(max_length=3, description="What comes with id, title, revision and times.")]
 EVERYTHING: list[Part] = ["text", "metadata"]
 IGNORED = Field(None, description="Ignored: a document may be sent as it was read.")
 
@@ -42,6 +47,7 @@ class DocumentBody(RequestBody):
     text: str = ""
     metadata: dict[str, Any] = Field({})
     vector: VectorField | None = None
+    vectors: Annotated[Any, IGNORED] = None
     revision: Annotated[Any, IGNORED] = None
     created_at: Annotated[Any, IGNORED] = None
     updated_at: Annotated[Any, IGNORED] = None
@@ -68,7 +74,7 @@ class PatchBody(RequestBody):
     metadata: dict[str, Any] | None = None
 
 
-class ReadBody(RequestBody):
+class FetchBody(RequestBody):
     ids: Annotated[list[DocumentIdField], Field(min_length=1, max_length=MAX_IDS)]
     include: IncludeField = EVERYTHING
 
@@ -97,12 +103,38 @@ class WriteQuery(QueryParameters):
     ] = None
 
 
+FilterInUrl = Annotated[
+    str, Field(max_length=MAX_FILTER_IN_URL, description="A filter as JSON.", examples=['{"year": {"$gte": 2019}}'])
+]
+
+
+class ReadQuery(QueryParameters):
+    include: IncludeField = EVERYTHING
+
+
+class FetchQuery(ReadQuery):
+    ids: Annotated[list[DocumentIdField], Field(min_length=1, max_length=MAX_IDS)]
+
+
 class ListQuery(PageQuery):
     include: IncludeField = EVERYTHING
-    filter: Annotated[
-        str | None,
-        Field(max_length=MAX_FILTER_IN_URL, description="A filter as JSON.", examples=['{"year": {"$gte": 2019}}']),
+    filter: FilterInUrl | None = None
+
+
+class ExportQuery(QueryParameters):
+    filter: FilterInUrl | None = None
+    vectors: Annotated[
+        bool | None, Field(description="With those of the active version. Default: if clients brought them.")
     ] = None
+
+
+class ChunkAnswer(TypedDict):
+    """A chunk of the text, from `start` to `end` in code points, and its vector as it is stored."""
+
+    chunk: int
+    start: int
+    end: int
+    vector: list[float]
 
 
 class DocumentAnswer(TypedDict):
@@ -110,6 +142,10 @@ class DocumentAnswer(TypedDict):
     title: str
     text: NotRequired[str]
     metadata: NotRequired[dict[str, Any]]
+    vector: NotRequired[list[float]]
+    """With `vectors`, where the active version is `external`."""
+    vectors: NotRequired[list[ChunkAnswer]]
+    """Of the active version; empty where it has not encoded the document yet."""
     revision: int
     created_at: datetime
     updated_at: datetime
@@ -186,6 +222,34 @@ def streamed_answer(outcome: StreamOutcome) -> WrittenAnswer:
     }
 
 
-def document_answer(document: StoredDocument, include: Sequence[Part] = ("text", "metadata")) -> DocumentAnswer:
+def document_answer(document: StoredDocument, include: Sequence[Part]) -> DocumentAnswer:
+    """Without vectors."""
     names = ("id", "title", *dict.fromkeys(include), "revision", "created_at", "updated_at")
-    return cast(DocumentAnswer, {name: getattr(document, name) for name in names})
+    return cast(DocumentAnswer, {name: getattr(document, name) for name in names if name != "vectors"})
+
+
+def answers_with_vectors(
+    documents: Iterable[StoredDocument],
+    include: Sequence[Part],
+    chunks: Sequence[tuple[Candidate, Vector]],
+    external: bool,
+) -> list[DocumentAnswer]:
+    found: defaultdict[tuple[DocumentId, int], list[Any]] = defaultdict(list)
+    for one, vector in chunks:
+        give_way()
+        numbers = orjson.Fragment(orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY))
+        chunk = {"chunk": one.chunk, "start": one.start, "end": one.end, "vector": numbers}
+        found[one.document_id, one.content_revision].append(chunk)
+    answers = []
+    for document in documents:
+        answer, own = document_answer(document, include), found[document.id, document.content_revision]
+        if external and own:
+            answer["vector"] = own[0]["vector"]
+        answers.append(cast(DocumentAnswer, {**answer, "vectors": own}))
+    return answers
+
+
+def exported(answer: DocumentAnswer) -> dict[str, Any]:
+    """What has to be written again. The vector that a client brought is its only one."""
+    dropped = {"revision", "created_at", "updated_at", *(["vectors"] if "vector" in answer else [])}
+    return {name: value for name, value in answer.items() if name not in dropped}

@@ -57,5 +57,8 @@ class VectorStore(Protocol):
     ) -> Mapping[tuple[DocumentId, int], Vector]:
         """The existing vectors of these chunks; with `revisions` only those made from that content."""
 
+    async def chunks(self, version: EmbedderVersion, ids: Sequence[DocumentId]) -> tuple[tuple[Candidate, Vector], ...]:
+        """All chunks of these documents in their order, scored 0, with their vectors just as they are stored."""
+
     async def sample(self, version: EmbedderVersion, size: int) -> VectorSample:
         """About `size` random chunks, all of them where there are fewer."""

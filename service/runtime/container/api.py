@@ -249,6 +249,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
                 test_sets=test_sets,
                 recalls=recalls,
                 documents=documents,
+                vectors=vectors,
                 queue=queue,
                 lexicon=lexicon,
                 embedders=models,

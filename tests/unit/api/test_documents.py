@@ -14,6 +14,7 @@ from service.core.ids import DocumentId
 from tests.edge import Edge, api_fixture, assert_problem, call_and_leave
 
 PATH = "/v1/collections/papers/documents"
+COUNT = "/v1/collections/papers/count"
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
@@ -242,7 +243,7 @@ async def test_what_was_read_can_be_written_again(api: Edge) -> None:
 
 async def test_documents_by_id_in_their_order_with_the_parts_that_are_asked_for(api: Edge) -> None:
     await api.write({"id": "a", "text": "one", "metadata": {"x": 1}}, {"id": "b", "text": "two"})
-    found = await api.post(f"{PATH}/get", {"ids": ["b", "nobody", "a", "b"], "include": ["metadata"]})
+    found = await api.post(f"{PATH}/fetch", {"ids": ["b", "nobody", "a", "b"], "include": ["metadata"]})
     assert [(one["id"], one["metadata"]) for one in found["documents"]] == [("b", {}), ("a", {"x": 1})]
     assert found["missing"] == ["nobody"]
     assert "text" not in found["documents"][0]
@@ -252,8 +253,8 @@ async def test_documents_by_id_in_their_order_with_the_parts_that_are_asked_for(
 
 async def test_documents_are_counted(api: Edge) -> None:
     await api.write(*({"id": str(number), "text": "x", "metadata": {"even": number % 2 == 0}} for number in range(5)))
-    assert await api.post(f"{PATH}/count", {"filter": {"even": True}}) == {"count": 3}
-    assert await api.post(f"{PATH}/count") == {"count": 5}
+    assert await api.post(COUNT, {"filter": {"even": True}}) == {"count": 3}
+    assert await api.post(COUNT) == {"count": 5}
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/merge-patch+json"])
@@ -279,7 +280,7 @@ async def test_all_documents_are_deleted_if_that_is_confirmed(api: Edge) -> None
     assert_problem(await api.client.post(f"{PATH}/delete", json={"all": True}), 428)
     assert_problem(await api.client.post(f"{PATH}/delete", json={"all": False}, params={"confirm": "papers"}), 422)
     assert await api.post(f"{PATH}/delete", {"all": True}, confirm="papers") == {"deleted": 2}
-    assert await api.post(f"{PATH}/count") == {"count": 0}
+    assert await api.post(COUNT) == {"count": 0}
 
 
 async def test_writes_answer_with_a_revision_that_searches_take(api: Edge) -> None:

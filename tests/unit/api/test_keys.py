@@ -129,9 +129,9 @@ async def test_documents_that_the_filter_does_not_admit_do_not_exist(api: Edge) 
         assert problem["errors"] == [{"field": "like.negative.0", "message": f"there is no document '{id_}'"}]
     assert (await api.post(f"{papers}/documents/delete", {"ids": ["b", "c"]}))["deleted"] == 0
     assert (await api.post(f"{papers}/documents/delete", {"filter": everything}))["deleted"] == 0
-    assert await api.post(f"{papers}/documents/count") == {"count": 1}
-    assert await api.post(f"{papers}/documents/count", {"filter": everything}) == {"count": 0}
-    there = await api.post(f"{papers}/documents/get", {"ids": ["a", "b", "c"]})
+    assert await api.post(f"{papers}/count") == {"count": 1}
+    assert await api.post(f"{papers}/count", {"filter": everything}) == {"count": 0}
+    there = await api.post(f"{papers}/documents/fetch", {"ids": ["a", "b", "c"]})
     assert ([one["id"] for one in there["documents"]], there["missing"]) == (["a"], ["b", "c"])
     assert_problem(await api.client.patch(f"{papers}/documents/a", json={"metadata": {"tenant": "b"}}), 403)
     assert [one["id"] for one in (await use(api, "root").get(f"{papers}/documents"))["documents"]] == ["a", "b", "c"]

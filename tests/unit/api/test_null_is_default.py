@@ -28,8 +28,8 @@ BODIES: dict[str, Json] = {
     },
     "POST /v1/collections/{collection}/documents": {"documents": [{"id": "n", "text": "new text", "title": "new"}]},
     "POST /v1/collections/{collection}/documents/delete": {"ids": ["nobody"]},
-    "POST /v1/collections/{collection}/documents/get": {"ids": ["a"]},
-    "POST /v1/collections/{collection}/documents/count": {},
+    "POST /v1/collections/{collection}/documents/fetch": {"ids": ["a"]},
+    "POST /v1/collections/{collection}/count": {},
     "POST /v1/collections/{collection}/search": {
         "query": "some text",
         "typos": {},

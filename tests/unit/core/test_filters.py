@@ -24,6 +24,7 @@ from service.core.filters import (
     several_values,
     typed,
 )
+from service.core.ids import DocumentId
 from service.core.metadata import MAX_FIELD_LENGTH, Instant
 
 
@@ -78,6 +79,10 @@ def test_the_limits_themselves_are_allowed() -> None:
         ({"a\ud800": 1}, "filter.a\N{REPLACEMENT CHARACTER}", "surrogate"),
         ({1: 1}, "filter", "must be strings"),
         ({"$where": "1"}, "filter.$where", "unknown operator"),
+        ({"$id": {"$gt": True}}, "filter.$id.$gt", "expected a number or a string"),
+        ({"$id": ["a"]}, "filter.$id", "$in"),
+        ({"$and": [{"$id": "\0"}]}, "filter.$and.0.$id", "NUL"),
+        ({"$id.x": "a"}, "filter.$id.x", "unknown operator"),
         ({"year": {"$gt": [1]}}, "filter.year.$gt", "expected a string, a number"),
         ({"year": {"$gte": None}}, "filter.year.$gte", "expected a number or a string"),
         ({"year": {"$lt": True}}, "filter.year.$lt", "expected a number or a string"),
@@ -201,22 +206,30 @@ BOOK = {
         ({"$and": []}, True),
         ({"$not": {}}, False),
         ({}, True),
+        ({"$id": "book"}, True),
+        ({"$id": {"$ne": "book"}}, False),
+        ({"$id": {"$gt": "bool"}}, False),
+        ({"$id": {"$in": ["a", None, "book"]}, "year": 2019}, True),
+        ({"$not": {"$id": {"$contains": "oo"}}}, False),
+        ({"$id": {"$not": {"$gte": 1}}}, True),
+        ({"$id": None}, False),
+        ({"$id": {"$exists": False}}, False),
     ],
 )
 def test_what_it_means(raw: object, expected: bool) -> None:
-    assert matches(parse(raw), BOOK) is expected
+    assert matches(parse(raw), BOOK, DocumentId("book")) is expected
 
 
 def test_numbers_are_the_decimals_that_were_written() -> None:
-    assert not matches(parse({"n": 2**53 + 1}), {"n": float(2**53)})
-    assert matches(parse({"n": {"$gt": float(2**53)}}), {"n": 2**53 + 1})
-    assert matches(parse({"n": 10**16}), {"n": 1e16})
-    assert matches(parse({"n": 0.1}), {"n": 0.1})
+    assert not matches(parse({"n": 2**53 + 1}), {"n": float(2**53)}, DocumentId("a"))
+    assert matches(parse({"n": {"$gt": float(2**53)}}), {"n": 2**53 + 1}, DocumentId("a"))
+    assert matches(parse({"n": 10**16}), {"n": 1e16}, DocumentId("a"))
+    assert matches(parse({"n": 0.1}), {"n": 0.1}, DocumentId("a"))
 
 
 def test_strings_are_ordered_by_code_point() -> None:
-    assert matches(parse({"s": {"$gt": "\uffff"}}), {"s": "\U00010000"})
-    assert matches(parse({"s": {"$lt": "a"}}), {"s": "Z"})
+    assert matches(parse({"s": {"$gt": "\uffff"}}), {"s": "\U00010000"}, DocumentId("a"))
+    assert matches(parse({"s": {"$lt": "a"}}), {"s": "Z"}, DocumentId("a"))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +260,7 @@ def test_strings_are_ordered_by_code_point() -> None:
     ],
 )
 def test_names_with_dots_and_unicode_forms(raw: Any, metadata: dict[str, Any], expected: bool) -> None:
-    assert matches(parse(raw), metadata) is expected
+    assert matches(parse(raw), metadata, DocumentId("a")) is expected
 
 
 @pytest.mark.parametrize(
@@ -268,7 +281,7 @@ def test_names_with_dots_and_unicode_forms(raw: Any, metadata: dict[str, Any], e
 )
 def test_instants(raw: Any, value: Any, expected: bool) -> None:
     where = typed(parse({"at.utc": raw}), {"at.utc": "datetime"})
-    assert matches(where, {"at": {"utc": value}}) is expected
+    assert matches(where, {"at": {"utc": value}}, DocumentId("a")) is expected
     assert typed(where, {"at.utc": "datetime"}) == where
 
 

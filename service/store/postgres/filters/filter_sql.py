@@ -15,7 +15,7 @@ import orjson
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from service.core.filters import And, Condition, Filter, Not, Or, Scalar
+from service.core.filters import ID, And, Condition, Filter, Not, Or, Scalar
 from service.core.metadata import DATETIME, Instant, readings
 from service.store.postgres.filters.simplify import simplified
 from service.store.postgres.rows import text_array
@@ -53,6 +53,10 @@ INSTANT = sql.SQL(
 )
 """The seconds since 1970 of the JSON value `e.value` (in UTC, as is the session); NULL where it names no instant."""
 _COMPARES_INSTANT = sql.SQL("{instant} {operator} ANY ({operands}::numeric[])")
+_COMPARES_ID = sql.SQL("d.document_id {operator} ANY ({operands}::text[])")
+_CONTAINED_IN_ID = sql.SQL(
+    "EXISTS (SELECT FROM unnest({operands}::text[]) AS o (part) WHERE strpos(d.document_id, o.part) > 0)"
+)
 
 # A filter expression unwraps an array, and its comparison would unwrap once more: the type test keeps it at one level.
 _TESTS: Mapping[str, str] = {
@@ -131,7 +135,7 @@ def _necessary(where: Filter) -> str | None:
     match where:
         case And(parts):
             return next(filter(None, map(_necessary, parts)), None)
-        case Condition(path, "$eq" | "$in"):
+        case Condition(path, "$eq" | "$in") if path != ID:
             return _equality(accessors(path), where.operands)
         case _:
             return None
@@ -161,13 +165,26 @@ def _compose(where: Filter, values: dict[str, Any]) -> sql.Composable:
         case Not(part):
             return _not(_compose(part, values))
         case Condition():
-            return _condition(where, values)
+            return _id_condition(where, values) if where.path == ID else _condition(where, values)
         case _:
             assert_never(where)
 
 
 def _not(expression: sql.Composable) -> sql.Composable:
     return sql.SQL("NOT ({})").format(expression)
+
+
+def _id_condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:
+    """The id is a string, and never missing. Its column is compared by code point, and has an index."""
+    operator, texts = condition.operator, [one for one in condition.operands if isinstance(one, str)]
+    if operator == "$exists":
+        return _AND[1] if condition.operand else _OR[1]
+    name = f"filter_{len(values)}"
+    values[name] = texts
+    compared = sql.SQL(COMPARISONS.get(operator, "="))
+    test = _CONTAINED_IN_ID if operator == "$contains" else _COMPARES_ID
+    expression = test.format(operator=compared, operands=sql.Placeholder(name))
+    return _not(expression) if operator in ("$ne", "$nin") else expression
 
 
 def _condition(condition: Condition, values: dict[str, Any]) -> sql.Composable:

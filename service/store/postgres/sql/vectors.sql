@@ -111,6 +111,13 @@ JOIN {vectors} AS v
     ON v.collection_id = %(collection_id)s AND v.document_id = n.document_id AND v.chunk = n.chunk
 WHERE n.revision IS NULL OR v.content_revision = n.revision
 
+-- name: chunks
+-- All chunks of the named documents.
+SELECT v.document_id, v.content_revision, 0.0::double precision AS score, v.chunk, v.starts, v.ends, v.embedding
+FROM {vectors} AS v
+WHERE v.collection_id = %(collection_id)s AND v.document_id = ANY (%(ids)s::text[])
+ORDER BY v.document_id, v.chunk
+
 -- name: sample
 -- Random chunks from random pages.
 SELECT v.document_id, v.content_revision, 1.0::double precision AS score, v.chunk, v.starts, v.ends, v.embedding

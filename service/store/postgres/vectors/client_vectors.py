@@ -15,7 +15,7 @@ from service.core.concurrency import off_loop
 from service.core.documents import Document
 from service.core.errors import VersionNotFound
 from service.core.ids import DocumentId
-from service.core.vector_math import unit_rows
+from service.core.vector_math import storable_rows
 from service.core.versions import EmbedderVersion
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Connection
@@ -65,7 +65,7 @@ def _columns(
     for at in range(0, len(documents), AT_ONCE):
         part = documents[at : at + AT_ONCE]
         vectors = np.array([document.vector for document in part], np.float64)
-        embeddings = [layout.value(vector) for vector in unit_rows(vectors).astype(np.float32)]
+        embeddings = [layout.value(vector) for vector in storable_rows(vectors)]
         yield {
             "ids": [document.id for document in part],
             "content_revisions": [content_revisions[document.id] for document in part],

@@ -173,6 +173,11 @@ class PostgresVectors(Adapter):
         rows = await self._fetch(version, on_table(SQL.get, version), values)
         return {(id_, chunk): _unit(stored) for id_, chunk, stored in rows}
 
+    async def chunks(self, version: EmbedderVersion, ids: Sequence[DocumentId]) -> tuple[tuple[Candidate, Vector], ...]:
+        values = {"collection_id": version.collection_id, "ids": text_array(ids)}
+        rows = await self._fetch(version, on_table(SQL.chunks, version), values)
+        return tuple((_as_candidate(row[:-1]), row[-1].to_numpy().astype(np.float32)) for row in rows)
+
     async def sample(self, version: EmbedderVersion, size: int) -> VectorSample:
         """Whole pages are drawn, so that a large table costs no more than a small one.
 
