@@ -31,6 +31,7 @@ from service.runtime.container.api import open_api
 from service.search import candidates, events, pipeline
 from service.search.encode_query import QueryEncoder
 from service.search.passages import PassageSelector
+from service.search.postprocessing import PostProcessor
 from service.search.rerank import RerankStage
 from service.search.retrievers import DenseRetriever, LexicalRetriever
 
@@ -45,7 +46,7 @@ STAGES: dict[str, list[Callable[..., Any]]] = {
     "fetch": [pipeline.SearchPipeline._fetch],
     "passages": [PassageSelector.choose],
     "rerank": [RerankStage.rerank],
-    "highlight": [pipeline.SearchPipeline._decorate],
+    "highlight": [PostProcessor.decorate],
     "metrics": [events.record_metrics, middleware._report_request],
     "answer": [search_response.search_answer, JsonResponse.render],
     "request": [SearchBody.request],

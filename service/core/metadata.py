@@ -8,10 +8,10 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 from unicodedata import normalize
 
 FieldType = Literal["datetime", "number", "string"]
@@ -99,6 +99,27 @@ def find(metadata: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
             key = ".".join(path[start:end])
             found[end] += [one[key] for one in objects if key in one]
     return found[-1]
+
+
+def project(metadata: Mapping[str, Any], names: Iterable[str]) -> Mapping[str, Any]:
+    """The parts of metadata that names find, where they stand; of an array of objects, these parts of each."""
+    return cast(Mapping[str, Any], _project(metadata, [tuple(name.split(".")) for name in names]))
+
+
+def _project(value: Any, paths: Sequence[tuple[str, ...]]) -> Any:
+    if isinstance(value, list | tuple):
+        return [found for one in value if (found := _project(one, paths))]
+    if not isinstance(value, Mapping):
+        return None
+    parts: dict[str, Any] = {}
+    for key, inner in value.items():
+        length, name = key.count(".") + 1, nfc(key)
+        rests = [path[length:] for path in paths if ".".join(path[:length]) == name]
+        if () in rests:
+            parts[key] = inner
+        elif found := _project(inner, rests) if rests else None:
+            parts[key] = found
+    return parts
 
 
 def readings(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -5,9 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from service.core.collections import CollectionSettings, FusionSettings, RerankSettings
+from service.core.errors import Invalid
+from service.core.examples import Like
 from service.core.filters import Filter, typed
 from service.core.ids import DocumentId, VersionNumber
 from service.core.query_syntax import ParsedQuery, Syntax, TypoTolerance, parse_query
+from service.core.result_options import MinScore, SortKey, SurroundingText, TextAround
 from service.core.text import break_long_words
 from service.core.timings import Timings
 
@@ -139,6 +142,11 @@ class Explanation:
     diversity: DiversityExplanation | None = None
     context: str = ""
 
+    def raw_score(self, leg: Literal["dense", "lexical"]) -> float | None:
+        """The best score of a leg for any query; None where it has none of the hit."""
+        found = [getattr(one, leg) for one in self.queries or (self,)]
+        return max((one.score for one in found if one is not None), default=None)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hit(Passage):
@@ -153,7 +161,16 @@ class Hit(Passage):
     """[start, end) of every match, in code points of the document's text."""
     title_highlight: str | None = None
     vector: tuple[float, ...] | None = None
+    context: SurroundingText | None = None
     explanation: Explanation
+
+    @property
+    def cosine(self) -> float | None:
+        return self.explanation.raw_score("dense")
+
+    @property
+    def bm25(self) -> float | None:
+        return self.explanation.raw_score("lexical")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,31 +197,6 @@ class Query:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Example:
-    """What hits shall be like, or unlike: either a document, a text or a vector."""
-
-    id: DocumentId | None = None
-    text: str | None = None
-    vector: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Like:
-    positive: tuple[Example, ...]
-    negative: tuple[Example, ...] = ()
-
-    @property
-    def by_field(self) -> tuple[tuple[str, Example], ...]:
-        """All examples, positive before negative, each with its field in the request."""
-        sides = (("positive", self.positive), ("negative", self.negative))
-        return tuple((f"like.{side}.{at}", one) for side, examples in sides for at, one in enumerate(examples))
-
-    @property
-    def ids(self) -> frozenset[DocumentId]:
-        return frozenset(one.id for _, one in self.by_field if one.id is not None)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class SearchRequest:
     """A search for `text`, for a `vector` of a space that the client names, or both; or for several `queries`; or, in
     the mode dense, for what is `like` examples.
@@ -212,7 +204,9 @@ class SearchRequest:
     `syntax`: whether texts have operators (`query_syntax`); `as_words`: those that turned out to be none, see
     `parse_query`. `typos`: whether unknown words stand for similar ones.
     `fusion`, `candidates` None: as the collection's settings say. `diversity` in [0, 1]: of MMR. `min_revision`: of the
-    change feed, whose changes are to be found. `explain`: the answer shows how each hit came about.
+    change feed, whose changes are to be found. `explain`: the answer shows how each hit came about. `offset`: hits that
+    are left out before the first `k`. `sort`: in place of the order by score; with nothing to search for, of all
+    documents that pass the filter. `fields`: of the metadata; None: all.
     """
 
     text: str = ""
@@ -238,14 +232,28 @@ class SearchRequest:
     min_revision: int = 0
     explain: bool = False
     include: frozenset[Include] = frozenset({"text", "metadata", "highlights"})
+    offset: int = 0
+    min_score: MinScore | None = None
+    sort: tuple[SortKey, ...] = ()
+    fields: tuple[str, ...] | None = None
+    around: TextAround | None = None
 
     @property
     def effective_queries(self) -> tuple[Query, ...]:
         """The queries, of which there mostly is one."""
         return self.queries or (Query(text=self.text, vector=self.vector),)
 
+    @property
+    def browses(self) -> bool:
+        """Whether there is nothing to search for: the documents that pass are listed in the order of `sort`."""
+        return bool(self.sort) and self.like is None and not (self.text or self.vector or self.queries)
+
     def for_collection(self, settings: CollectionSettings) -> "SearchRequest":
-        """The same search with the filter read by the types of declared fields. Invalid names a value of another."""
+        """The same search with the filter read by the types of declared fields. Invalid names a value of another, and
+        fields that have to be declared."""
+        for at, key in enumerate(self.sort):
+            if key.field not in settings.field_types:
+                raise Invalid.at(f"sort.{at}", f"{key.field} is not declared: name it in `indexed` of the collection")
         return self if self.where is None else replace(self, where=typed(self.where, settings.field_types))
 
     def for_query(self, query: Query) -> "SearchRequest":
@@ -264,9 +272,9 @@ class SearchRequest:
 
     @property
     def pool_size(self) -> int:
-        """How many hits the answer is chosen from: with `diversity` more than it returns."""
+        """How many of the first hits the answer is chosen from: with `offset` or `diversity` more than it returns."""
         pool = min(MAX_DIVERSITY_POOL, max(DIVERSITY_POOL_FACTOR * self.k, MIN_DIVERSITY_POOL))
-        return pool if self.diversity else self.k
+        return pool if self.diversity else self.offset + self.k
 
     @property
     def parsed_query(self) -> ParsedQuery:
@@ -310,7 +318,7 @@ class Confidence:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchResult:
     hits: tuple[Hit, ...]
-    mode: Mode
+    mode: Mode | Literal["browse"]
     embedder_version: VersionNumber
     dense: DensePlan
     rerank_summary: RerankSummary | None

@@ -1,12 +1,10 @@
 """What a query requires and excludes: read as its author meant it, applied to what every leg found, and reported."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from service.core.errors import Unavailable
 from service.core.ports.lexicon import Lexicon
-from service.core.search import Hit
 from service.search.candidates import CandidateSet
 from service.search.context import SearchContext
 
@@ -37,7 +35,7 @@ async def apply_constraints(lexicon: Lexicon, context: SearchContext, candidates
 
 
 async def give_up_constraints(
-    lexicon: Lexicon, context: SearchContext, candidates: CandidateSet, hits: Sequence[Hit]
+    lexicon: Lexicon, context: SearchContext, candidates: CandidateSet, *, found: bool
 ) -> bool:
     """Read what is excluded or quoted as words, where it left no document; False where it did not.
 
@@ -45,7 +43,7 @@ async def give_up_constraints(
     """
     query = context.request.parsed_query
     dropped = (*(f"-{words}" for words in query.excluded), *query.quoted)
-    if not dropped or (hits and not await _excludes_every_match(lexicon, context, candidates)):
+    if not dropped or (found and not await _excludes_every_match(lexicon, context, candidates)):
         return False
     context.request = replace(context.request, as_words=context.request.as_words.union(dropped))
     context.given_up = dropped

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from service.core.errors import FieldError, Invalid, SpaceRefused
+from service.core.examples import Example, Like
 from service.core.ids import CollectionId, DocumentId, Role, Vector, VersionNumber
 from service.core.ports.documents import Documents
 from service.core.ports.embedder import Embedders, Encoder
 from service.core.ports.vectors import VectorStore
-from service.core.search import Example, Like, SearchRequest
+from service.core.search import SearchRequest
 from service.core.vector_math import direction, unit
 from service.core.versions import VersionState
 from service.search.context import SearchContext

@@ -23,11 +23,11 @@ from service.core.ports.lexicon import Lexicon
 from service.core.ports.reranker import Reranker
 from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
-from service.core.query_syntax import Highlights
 from service.core.search import Candidate, FilterMatch, Hit, Passage, SearchRequest, SearchResult
 from service.core.timings import Timings
 from service.search import candidates as candidate_sets
 from service.search import constraints, fusion, retrievers, revision
+from service.search.browse import browse
 from service.search.candidates import MAX_PARALLEL_STATEMENTS, CandidateSet, QueryCandidates
 from service.search.confidence import assess_confidence
 from service.search.context import SearchContext
@@ -35,9 +35,10 @@ from service.search.dense_certainty import DenseCertainty
 from service.search.encode_query import QueryEncoder, SharedQueryEncoding
 from service.search.events import SearchEvent, SearchObserver, record_metrics
 from service.search.fusion import FusedItem, Ranking
-from service.search.mmr import mmr
+from service.search.ordering import drop_candidates, page, sort_ranking
 from service.search.passage_contexts import add_contexts
 from service.search.passages import PassageSelector
+from service.search.postprocessing import PostProcessor
 from service.search.rerank import RerankStage
 from service.search.retrievers import DenseRetriever, Item, LegResult, LexicalRetriever
 from service.spaces.model_verification import ModelVerifier
@@ -79,6 +80,7 @@ class SearchPipeline:
         self._lexical = LexicalRetriever(self.lexicon, self.documents)
         self._passages = PassageSelector(self.documents, self.vectors, self.lexicon)
         self._rerank_stage = RerankStage(self.reranker)
+        self._post = PostProcessor(self.vectors, self.lexicon)
         self._free = self.max_concurrent
 
     async def run(
@@ -114,45 +116,61 @@ class SearchPipeline:
         space = await self._spaces.resolve(name, request.embedder_version)
         context = SearchContext(request.for_collection(space.collection.settings), space, live, timings)
         await revision.wait_for_revision(self.changes, self.lexicon, context)
+        if context.request.browses:
+            return await browse(self.documents, context)
         await constraints.keep_hyphens(self.lexicon, context)
         rerank = request.rerank.resolve(space.collection.settings.rerank) if request.rerank else None
-        wanted = max(request.pool_size, rerank.depth if rerank else 0)
-        width = max(request.candidates or _default_candidates(space, request, wanted), wanted)
+        depth = rerank.depth if rerank else 0
+        wanted, first_page = max(request.pool_size, depth), max(request.pool_size - request.offset, depth)
+        # The same for all pages: each is a part of one ranking, to which deeper pages only add.
+        width = max(request.candidates or _default_candidates(space, request, first_page), first_page)
 
         async with context.filter_deadline():
             filter_match = await retrievers.match_filter(self.documents, context, width, self.passing_cap)
         vectors = await self._encoder.encode(context, shared)
-        confidence = None
+        confidence, hits, seen = None, list[Hit](), set[Item]()
+        deep = first_page
         while True:
             async with context.filter_deadline():
                 candidates = await self._retrieve(context, vectors, filter_match, width)
             candidates = await constraints.apply_constraints(self.lexicon, context, candidates)
-            candidates = await self._complete_scores(context, candidates, wanted)
+            candidates = await self._complete_scores(context, candidates, deep)
             confidence = confidence or assess_confidence(context, candidates)
-            hits = list[Hit]()
             if confidence.withheld:
                 break
-            fuse = partial(_fuse, context, width=width)
-            ranked, ranking = await self._passages.rank(context, candidates, fuse, wanted)
-            hits = await self._fetch(context, ranked, ranking, wanted)
-            if await constraints.give_up_constraints(self.lexicon, context, candidates, hits):
-                vectors = await self._encoder.encode(context, shared)
+            kept = drop_candidates(candidates, request.min_score, by_chunk=request.group_by == "chunk")
+            ranked, ranking = await self._passages.rank(context, kept, partial(_fuse, context, width=width), deep)
+            ranking = await sort_ranking(self.documents, context, ranking)
+            if not request.offset:
+                hits, seen = [], set()
+            hits += await self._fetch(context, ranked, ranking, wanted - len(hits), seen)
+            possible = hits or len(kept.documents) < len(candidates.documents)
+            if await constraints.give_up_constraints(self.lexicon, context, candidates, found=bool(possible)):
+                vectors, hits, seen = await self._encoder.encode(context, shared), [], set()
                 continue
-            complete = len(hits) >= wanted or len(hits) == len(ranking) or candidates.exhausted
+            all_read = len(hits) >= len(ranking) and (width >= wanted or bool(request.sort))
+            complete = len(hits) >= wanted or all_read or candidates.exhausted
             if complete or width >= retrievers.MAX_WIDTH or context.remaining_seconds() == 0:
                 break
-            width = min(4 * width, retrievers.MAX_WIDTH)  # some documents have changed: retrieve more in their place
+            # Some documents have changed, or the page lies deep: retrieve more.
+            width, deep = min(4 * width, retrievers.MAX_WIDTH), wanted
         constraints.report_constraints(context, found=bool(hits) or confidence.withheld)
         request = context.request
+        if rerank is None:
+            hits = page(context, hits)
         hits = await self._passages.choose(context, candidates, hits)
         hits = await add_contexts(self.documents, context, rerank, hits)
         hits, rerank_summary = await self._rerank_stage.rerank(context, rerank, hits)
-        hits = await self._diversify(context, hits[: request.pool_size])
-        hits = await self._decorate(context, hits[: request.k])
+        if rerank is not None:
+            hits = page(context, hits)
+        hits = await self._post.diversify(context, hits)
+        hits = await self._post.decorate(context, hits[: request.k])
 
-        possible = filter_match.count if filter_match is not None and request.group_by == "document" else request.k
+        passing = filter_match.count if filter_match is not None and request.group_by == "document" else wanted
+        expected = min(request.k, passing - request.offset)
         more_exist = (context.stale > 0 or not candidates.exhausted) and not confidence.withheld
-        plan = replace(candidates.plan, underfilled=len(hits) < min(request.k, possible) and more_exist)
+        chosen = request.min_score is not None or request.sort
+        plan = replace(candidates.plan, underfilled=len(hits) < expected and more_exist and not chosen)
         if context.live:
             event = SearchEvent(
                 space=space,
@@ -231,66 +249,37 @@ class SearchPipeline:
         return candidate_sets.keep_newest_content(candidates)
 
     async def _fetch(
-        self, context: SearchContext, candidates: CandidateSet, ranking: Ranking[Item], wanted: int
+        self, context: SearchContext, candidates: CandidateSet, ranking: Ranking[Item], wanted: int, seen: set[Item]
     ) -> list[Hit]:
-        """Read the passages of the first `wanted` items; documents that changed since the legs ran are dropped."""
+        """Read the passages of the first `wanted` items that were not `seen`, to which they are added.
+
+        Documents that changed since the legs ran are dropped.
+        """
         hits: list[Hit] = []
         at = context.stale = 0
         with context.timings.stage("fetch"):
             while len(hits) < wanted and at < len(ranking):
-                page = ranking[at : at + wanted - len(hits)]
-                at += len(page)
-                found = [candidates.candidate(fused.item) for fused in page]
+                part = ranking[at : at + wanted - len(hits)]
+                at += len(part)
+                part = [fused for fused in part if fused.item not in seen]
+                seen.update(fused.item for fused in part)
+                found = [candidates.candidate(fused.item) for fused in part]
                 passages = await self._passages.read(context, candidates, found)
                 fresh = [
                     _hit(fused, candidate, passage)
-                    for fused, candidate, passage in zip(page, found, passages, strict=True)
+                    for fused, candidate, passage in zip(part, found, passages, strict=True)
                     if passage is not None
                 ]
-                context.stale += len(page) - len(fresh)
+                context.stale += len(part) - len(fresh)
                 hits += fresh
-        return hits
-
-    async def _diversify(self, context: SearchContext, hits: list[Hit]) -> list[Hit]:
-        """Reorder by maximal marginal relevance; each hit keeps the score of its relevance."""
-        request = context.request
-        if not request.diversity:
-            return hits
-        vectors = await context.run_stage("diversify", self._vectors_of(context.space, hits), optional=True)
-        if vectors is None:
-            return hits
-        picks = mmr([hit.score for hit in hits], vectors, request.diversity, request.k)
-        return [
-            replace(hit, explanation=replace(hit.explanation, diversity=pick))
-            for hit, pick in ((hits[pick.rank - 1], pick) for pick in picks)
-        ]
-
-    async def _vectors_of(self, space: Space, hits: Sequence[Hit]) -> list[Vector | None]:
-        """None for a hit whose document has another content in the space than in the answer."""
-        chunks, contents = [(hit.id, hit.chunk) for hit in hits], [hit.content_revision for hit in hits]
-        vectors = await self.vectors.get(space.version, chunks, contents)
-        return [vectors.get(chunk) for chunk in chunks]
-
-    async def _decorate(self, context: SearchContext, hits: list[Hit]) -> list[Hit]:
-        """Add highlights and vectors where the request includes them."""
-        request = context.request
-        if "highlights" in request.include and hits:
-            texts = [text for hit in hits for text in (hit.text, hit.title)]
-            work = self.lexicon.highlight(context.space.collection, request.parsed_query, texts)
-            highlights = await context.run_stage("highlight", work, optional=True, in_budget=False)
-            if highlights is not None:
-                hits = [_highlighted(*all_) for all_ in zip(hits, highlights[::2], highlights[1::2], strict=True)]
-        if "vector" in request.include and hits:
-            hits = [
-                replace(hit, vector=None if vector is None else tuple(map(float, vector)))
-                for hit, vector in zip(hits, await self._vectors_of(context.space, hits), strict=True)
-            ]
         return hits
 
 
 def _default_candidates(space: Space, request: SearchRequest, wanted: int) -> int:
     """As many as the collection's settings say; fewer where neither fusion nor a filter needs a choice."""
     configured = space.collection.settings.candidates
+    if request.sort:  # of what has the words, all that can be
+        return retrievers.MAX_WIDTH if request.mode == "lexical" else configured
     alone = request.mode == "dense" and len(request.effective_queries) == 1
     unfiltered = request.where is None and not request.parsed_query.has_constraints
     return min(configured, OVERSAMPLING * wanted) if alone and unfiltered else configured
@@ -337,9 +326,3 @@ def _hit(fused: FusedItem[Item], candidate: Candidate, passage: Passage) -> Hit:
         content_revision=candidate.content_revision,
         explanation=fused.explanation,
     )
-
-
-def _highlighted(hit: Hit, text: Highlights, title: Highlights) -> Hit:
-    offsets = tuple((hit.start + start, hit.start + end) for start, end in text.spans)
-    marked = title.fragments[0] if title.fragments else None
-    return replace(hit, highlights=text.fragments, highlight_offsets=offsets, title_highlight=marked)

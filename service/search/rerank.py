@@ -25,6 +25,8 @@ from service.search.rerank_blend import AGREEMENT_SAMPLE, RerankBlend, log_odds,
 
 AMPLE = 4.0
 """A deadline so many times as far off as a batch is expected to take does not make it smaller."""
+MAX_PAGES = 50
+"""Pages of the hits that are read: of smaller ones some are settled together."""
 EXCERPT_ODDS = 0.5
 """What the odds of a passage are taken for, as a share of those of its excerpt, which has what is nearest to the query.
 The median of candidates of SciFact is .59, of SQuAD .69; less than that changes no answer for the worse, and fewer
@@ -47,35 +49,48 @@ class RerankStage:
         if self._reranker is None:
             context.degrade("rerank", "not_configured", "no reranker is configured")
             return hits, None
-        head, pool_size = hits[: settings.depth], context.request.pool_size
+        head, pages = hits[: settings.depth], _pages(context.request, min(settings.depth, len(hits)))
         first = [hit.score for hit in head]
         scorer = _PassageScorer(context, self._reranker, self._paces, head)
         with context.timings.stage("rerank"):
-            await scorer.score_until(min(pool_size, len(first)), whole=True)
+            await scorer.score_until(pages[0], whole=True)
             await scorer.score_until(min(AGREEMENT_SAMPLE, len(first)), whole=False)
             relevance = scorer.relevance
             # A reranker that did not read the whole query counts by as much less.
             weight = trusted_weight(first, relevance, settings.weight) * scorer.query_share
             blend = RerankBlend(first, weight)
-            while scorer.running:
-                if (required := blend.required(relevance, pool_size)) > len(relevance):
-                    await scorer.score_until(required, whole=False)
-                elif leading := scorer.excerpts & set(_order(hits, blend, relevance)[:pool_size]):
-                    await scorer.score_whole(sorted(leading))
-                else:
-                    break
+            settled: list[int] = []
+            for end in pages:
+                while scorer.running:
+                    if (required := blend.required(relevance, end)) > len(relevance):
+                        await scorer.score_until(required, whole=False)
+                    elif leading := scorer.excerpts & set(_order(hits, blend, relevance, settled)[:end]):
+                        await scorer.score_whole(sorted(leading))
+                    else:
+                        break
+                settled = _order(hits, blend, relevance, settled)[:end]
         read = len(relevance)
         if not read:
             return hits, None
         if scorer.query_share < 1:
             context.degrade("rerank", "query_truncated", query_cut_reason(scorer.query_share))
-        skipped = len(first) - read if blend.required(relevance, pool_size) <= read else 0
+        skipped = len(first) - read if blend.required(relevance, pages[-1]) <= read else 0
         if context.live:
             metrics.RERANK_SKIPPED.inc(skipped)
         summary = RerankSummary(
             read=read, excerpts=len(scorer.excerpts), skipped=skipped, truncated=scorer.truncated, weight=blend.weight
         )
-        return _blended(hits, blend, relevance, scorer.calibrated()), summary
+        return _blended(hits, blend, relevance, scorer.calibrated(), settled), summary
+
+
+def _pages(request: SearchRequest, most: int) -> list[int]:
+    """Where the pages up to that of the request end, which are settled one after the other: reading more for a later
+    page must not change those before it. At most `most` hits are read, and all of them for a threshold on relevance."""
+    if request.min_score is not None and request.min_score.relevance is not None:
+        return [most]
+    first = request.pool_size - request.offset
+    step = max(first, most // MAX_PAGES)
+    return [*range(first, min(request.pool_size, most), step), min(request.pool_size, most)]
 
 
 @dataclass(slots=True)
@@ -223,23 +238,28 @@ class RerankPace:
         self.seconds = latest if self.seconds is None else 0.5 * self.seconds + 0.5 * latest
 
 
-def _order(hits: Sequence[Hit], blend: RerankBlend, relevance: Sequence[float]) -> list[int]:
-    """The scored hits, the best first."""
+def _order(hits: Sequence[Hit], blend: RerankBlend, relevance: Sequence[float], settled: Sequence[int]) -> list[int]:
+    """The scored hits, the best first; before them those whose places are settled."""
     scores = [blend.score(at, one) for at, one in enumerate(relevance)]
-    return sorted(range(len(scores)), key=lambda at: (-scores[at], hits[at].id, hits[at].chunk))
+    best = sorted(range(len(scores)), key=lambda at: (-scores[at], hits[at].id, hits[at].chunk))
+    return list(dict.fromkeys([*settled, *best]))
 
 
 def _blended(
-    hits: Sequence[Hit], blend: RerankBlend, relevance: Sequence[float], calibrated: Sequence[float | None]
+    hits: Sequence[Hit],
+    blend: RerankBlend,
+    relevance: Sequence[float],
+    calibrated: Sequence[float | None],
+    settled: Sequence[int],
 ) -> list[Hit]:
     """The scored hits by their final score, then the others."""
     by_relevance = sorted(range(len(relevance)), key=lambda at: -relevance[at])
     ranks = {at: rank for rank, at in enumerate(by_relevance, start=1)}
     scored = []
-    for at in _order(hits, blend, relevance):
+    for at in _order(hits, blend, relevance, settled):
         one = relevance[at]
         rerank = RerankExplanation(rank=ranks[at], score=one, share=blend.share(one))
         explanation = replace(hits[at].explanation, rerank=rerank)
         scored.append(replace(hits[at], score=blend.score(at, one), relevance=calibrated[at], explanation=explanation))
-    floor = scored[-1].score
+    floor = min(hit.score for hit in scored)
     return scored + [replace(hit, score=blend.unread_score(hit.score, floor)) for hit in hits[len(relevance) :]]

@@ -8,7 +8,7 @@ from typing import get_args
 from service.api import problems
 from service.api.app import create_app
 from service.api.routes import evaluate, judgments
-from service.api.schemas import base, documents, search_request, versions
+from service.api.schemas import base, documents, result_options, search_request, versions
 from service.core import errors
 from service.core.versions import Action, CheckName, Progress, VersionState
 from service.ingest.validation import DocumentLimits
@@ -59,6 +59,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     for module, names in (
         (DocumentLimits(), "id_length title_length text_length metadata_bytes metadata_depth batch"),
         (search_request, "MAX_SEARCHES MAX_QUERIES MAX_EXAMPLES MAX_WEIGHT MAX_BUDGET_MS"),
+        (result_options, "MAX_OFFSET MAX_RANKED MAX_FIELDS"),
         (base, "MAX_PAGE MAX_DIMENSIONS"),
         (documents, "MAX_IDS MAX_FILTER_IN_URL"),
         (versions, "MAX_NOTE"),

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -13,6 +14,8 @@ from service.core.documents import Accepted, Document, IfExists, StoredDocument
 from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocuments, NotFound, VersionNotFound
 from service.core.filters import Filter, matches
 from service.core.ids import CollectionId, DocumentId
+from service.core.metadata import elements, find
+from service.core.result_options import SortKey
 from service.core.search import Candidate, FilterMatch, Passage
 from service.core.vector_math import storable_rows
 from service.core.versions import EmbedderVersion
@@ -171,6 +174,33 @@ class FakeDocuments:
         found = await self.get(collection_id, ids)
         return frozenset(document.id for document in found.values() if matches(where, document.metadata, document.id))
 
+    async def in_order(
+        self,
+        collection_id: CollectionId,
+        order: Sequence[SortKey],
+        where: Filter | None,
+        offset: int,
+        limit: int,
+        within: Sequence[DocumentId] | None = None,
+    ) -> tuple[Candidate, ...]:
+        found = [
+            one
+            for one in self._store.living(collection_id)
+            if (where is None or matches(where, one.metadata, one.id)) and (within is None or one.id in set(within))
+        ]
+        for key in reversed(order):
+            values = {one.id: _orderable(one, key) for one in found}
+            present = sorted(
+                (one for one in found if values[one.id]), key=lambda one: values[one.id], reverse=key.descending
+            )
+            found = present + [one for one in found if not values[one.id]]
+        return tuple(Candidate(one.id, one.content_revision, 0.0) for one in found[offset : offset + limit])
+
+    async def metadata(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId]
+    ) -> Mapping[DocumentId, Mapping[str, Any]]:
+        return {id_: one.metadata for id_, one in (await self.get(collection_id, ids)).items()}
+
     async def passages(
         self,
         collection_id: CollectionId,
@@ -217,6 +247,14 @@ class FakeDocuments:
                     break
                 found[id_] = document.text
         return found
+
+
+def _orderable(document: StoredDocument, key: SortKey) -> tuple[Any, ...]:
+    """The value that counts, as something that compares with those of other documents; empty: none."""
+    kinds = {bool: 0, int: 1, float: 1, str: 2}
+    values = [one for one in elements(find(document.metadata, tuple(key.field.split(".")))) if type(one) in kinds]
+    first = max if key.descending else min
+    return first(((kinds[type(one)], one) for one in values), default=())
 
 
 class FakeChanges:

@@ -19,6 +19,7 @@ from service.core.collections import DeclaredField, IndexSettings, Storage
 from service.core.filters import Filter, parse, typed
 from service.core.ids import DocumentId
 from service.core.ports.vectors import VectorQuery
+from service.core.result_options import SortKey
 from service.core.search import Candidate, DensePlan
 from service.core.versions import EmbedderVersion, VersionState
 from service.store.embedded.server import EmbeddedServer
@@ -205,6 +206,10 @@ async def run_everything(world: World, plans: Plans) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(filter_matches, "COUNTED_DOCUMENTS", 1_000)
         await PostgresDocuments(world.documents._pool).match_filter(number, where, 10)  # type: ignore[attr-defined]
+    for step, within in (("list", None), ("sort", IDS)):
+        order = [SortKey(field="rank", descending=within is not None), SortKey(field="at")]
+        await plans.during(step, world.documents.in_order(number, order, None, 0, 10, within))
+    await plans.during("metadata", world.documents.metadata(number, IDS))
     await plans.during("get", world.documents.get(number, IDS))
     await plans.during("put", world.put(*(doc(id_, "again") for id_ in IDS), now=later(2 * ROWS)))
     await plans.during("delete", world.delete(*IDS[:5], now=later(2 * ROWS)))
@@ -374,6 +379,10 @@ AMONG = [
     ("get", "documents.get", "documents_pkey", ("documents",)),
     ("delete", "documents.delete", "documents_pkey", ("documents",)),
     ("claim", "queue.documents", "documents_pkey", ("documents",)),
+    ("metadata", "documents.metadata", "documents_pkey", ("documents",)),
+    # A page of a list walks the values in their order; sorted hits are looked up by their ids.
+    ("list", "sorting.one_after_the_other", "indexed_values_pkey", ("indexed_values",)),
+    ("sort", "sorting.one_after_the_other", "documents_pkey", ("indexed_values", "documents")),
     # The state of one version without reading the jobs of others.
     ("among others", "queue.status", "jobs_pkey", ("jobs", "documents")),
     ("among others", "backfills.progress", "jobs_pkey", ("jobs", "documents")),

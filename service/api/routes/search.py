@@ -42,7 +42,8 @@ async def search(
     """Every answer says which version answered, how the dense leg ran, and which stages failed and why."""
     search_request = at_revision(with_budget(service, body.request()), min_revision)
     result = await service.search.run(collection, search_request)
-    service.shadow.add(collection, search_request)
+    if not search_request.browses:
+        service.shadow.add(collection, search_request)
     return _response(request, result, search_request)
 
 

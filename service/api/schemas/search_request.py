@@ -19,11 +19,24 @@ from service.api.schemas.base import (
     text_as,
 )
 from service.api.schemas.collections import MAX_CANDIDATES, FusionBody, RerankingBody
+from service.api.schemas.result_options import (
+    MAX_FIELDS,
+    MAX_OFFSET,
+    MAX_RANKED,
+    MAX_SORT_KEYS,
+    FieldName,
+    MinScoreField,
+    SortKeyField,
+    field_name,
+    one_or_several,
+)
 from service.core.collections import FusionSettings
 from service.core.errors import Invalid
+from service.core.examples import Example, Like
 from service.core.ids import DocumentId
 from service.core.query_syntax import Syntax, TypoTolerance
-from service.core.search import Example, Group, Include, Like, Mode, Query, RerankRequest, SearchRequest
+from service.core.result_options import MinScore
+from service.core.search import Group, Include, Mode, Query, RerankRequest, SearchRequest
 
 MAX_SEARCHES = 64
 MAX_QUERIES = 16
@@ -140,6 +153,24 @@ class ResultOptionsBody(RequestBody):
     ] = 0
     include: list[Include] = Field(["text", "metadata", "highlights"], max_length=MAX_INCLUDED)
     explain: Annotated[bool, Field(description="Show how each hit got its score.")] = False
+    offset: Annotated[int, Field(ge=0, le=MAX_OFFSET, description="Hits that are left out before the first.")] = 0
+    min_score: Annotated[
+        MinScoreField | None, Field(description="A number is about `score`.", examples=[{"cosine": 0.3}])
+    ] = None
+    sort: Annotated[
+        list[SortKeyField] | None,
+        BeforeValidator(one_or_several),
+        Field(
+            min_length=1,
+            max_length=MAX_SORT_KEYS,
+            description="By declared fields in place of the score.",
+            examples=[["-year"]],
+        ),
+    ] = None
+    fields: Annotated[
+        list[FieldName] | None,
+        Field(max_length=MAX_FIELDS, description="Of the metadata, in hits. Default: all.", examples=[["year"]]),
+    ] = None
 
     def _options(self) -> SearchRequest:
         """A request with these options and nothing to search for yet. Invalid where the filter is not one."""
@@ -156,6 +187,10 @@ class ResultOptionsBody(RequestBody):
             min_revision=self.min_revision,
             explain=self.explain,
             include=frozenset(self.include),
+            offset=self.offset,
+            min_score=None if self.min_score is None else self.min_score.min_score(),
+            sort=tuple(one.sort_key(at) for at, one in enumerate(self.sort or ())),
+            fields=None if self.fields is None else tuple(field_name(one, "fields") for one in self.fields),
         )
 
 
@@ -163,16 +198,17 @@ class SimilarBody(ResultOptionsBody):
     """Documents that are similar to one document. There are no words, and so no highlights."""
 
     def request(self, id: DocumentId) -> SearchRequest:
-        """Invalid where the filter is not one."""
+        """Invalid where the filter is not one, or fields contradict each other."""
         like = Like(positive=(Example(id=id),))
-        return _drop_highlights(replace(self._options(), like=like, mode="dense"))
+        return _drop_highlights(_checked(replace(self._options(), like=like, mode="dense")))
 
 
 class SearchBody(ResultOptionsBody):
-    """With `query`, `vector` or both; or with several `queries`; or with examples that hits are to be `like`."""
+    """With `query`, `vector` or both; or with several `queries`; or with examples that hits are to be `like`; or with
+    `sort` alone, which lists the documents that pass the filter."""
 
     model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": [name]} for name in ("query", "vector", "queries", "like")]}
+        json_schema_extra={"anyOf": [{"required": [name]} for name in ("query", "vector", "queries", "like", "sort")]}
     )
 
     query: QueryText | None = None
@@ -208,7 +244,7 @@ class SearchBody(ResultOptionsBody):
             fusion=None if self.fusion is None else self.fusion.apply_to(FusionSettings()),
             rerank=None if self.rerank is None else self.rerank.apply_to(RerankRequest()),
         )
-        request = replace(request, mode=self._mode(request))
+        request = _checked(replace(request, mode=self._mode(request)))
         if request.mode == "lexical" and request.group_by == "chunk":
             raise Invalid.at("group_by", "lexical search finds documents: chunks need the dense leg")
         return request if any(query.text for query in request.effective_queries) else _drop_highlights(request)
@@ -222,6 +258,10 @@ class SearchBody(ResultOptionsBody):
                 raise Invalid.at("mode", f"examples are searched in the mode dense, not {sent}")
             if request.rerank is not None:
                 raise Invalid.at("rerank", "the reranker needs a query, and examples are not a query")
+            return "dense"
+        if request.browses:
+            if sent is not None:
+                raise Invalid.at("mode", "nothing is searched for: give a query, or leave it out")
             return "dense"
         wordless = [at for at, query in enumerate(request.effective_queries) if not query.text]
         all_wordless = len(wordless) == len(request.effective_queries)
@@ -237,8 +277,30 @@ class SearchBody(ResultOptionsBody):
             raise Invalid.at("like", "replaces a query: give one or the other")
         if self.queries is not None and (self.query, self.vector) != (None, None):
             raise Invalid.at("queries", "replaces query and vector: make them one of the queries")
-        if (self.query, self.vector, self.queries, self.like) == (None, None, None, None):
-            raise Invalid.at("query", "is required, unless there is a vector, or queries, or like")
+        if (self.query, self.vector, self.queries, self.like, self.sort) == (None,) * 5:
+            raise Invalid.at("query", "is required, unless there is a vector, or queries, or like, or sort")
+
+
+def _checked(request: SearchRequest) -> SearchRequest:
+    """Invalid where what the answer shall be contradicts how it is found."""
+    least = request.min_score or MinScore()
+    if request.offset and request.diversity:
+        raise Invalid.at("offset", "cannot be combined with diversity, which chooses the hits of one answer")
+    if request.offset + request.k > MAX_RANKED and not request.browses:
+        raise Invalid.at("offset", f"offset + k is at most {MAX_RANKED} where anything is searched for")
+    if request.sort:
+        for name, given in (("rerank", request.rerank), ("diversity", request.diversity)):
+            if given:
+                raise Invalid.at(name, "cannot be combined with sort, which orders the hits")
+    if request.browses and (request.min_score or request.min_confidence is not None):
+        raise Invalid.at("sort", "lists documents, which have no scores: give a query, or no threshold")
+    if least.cosine is not None and request.mode == "lexical":
+        raise Invalid.at("min_score.cosine", "a lexical search has no cosine")
+    if least.bm25 is not None and request.mode == "dense":
+        raise Invalid.at("min_score.bm25", "a dense search has no BM25 score")
+    if least.relevance is not None and request.rerank is None:
+        raise Invalid.at("min_score.relevance", "needs rerank")
+    return request
 
 
 def _drop_highlights(request: SearchRequest) -> SearchRequest:

@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from service.api.schemas.base import select_fields
+from service.core.metadata import project
 from service.core.search import (
     Confidence,
     DiversityExplanation,
@@ -62,6 +63,10 @@ class HitFields(TypedDict):
     chunk: int
     score: Annotated[float, Field(description=SCORE)]
     relevance: Annotated[float | None, Field(description=RELEVANCE)]
+    cosine: float | None
+    """To the query (of several: to the nearest); null where the dense leg did not run or knows no vector of the hit."""
+    bm25: float | None
+    """Of the hit's document; null where the lexical leg did not run, or found none of the words in it."""
     title: str
     start: int
     """Where the chunk begins in the document's text, in code points."""
@@ -109,7 +114,8 @@ class WishesAnswer(TypedDict):
 
 
 class PlanAnswer(TypedDict):
-    mode: Mode
+    mode: Mode | Literal["browse"]
+    """`browse`: nothing was searched for, documents are listed by `sort`."""
     dense: Literal["exact", "hnsw", "hnsw_iterative", "none"]
     ef_search: int | None
     selectivity: float | None
@@ -183,7 +189,7 @@ def _hit(hit: Hit, request: SearchRequest) -> HitAnswer:
     if "text" in request.include:
         answer["text"] = hit.text
     if "metadata" in request.include:
-        answer["metadata"] = hit.metadata
+        answer["metadata"] = hit.metadata if request.fields is None else project(hit.metadata, request.fields)
     if "highlights" in request.include:
         answer["highlights"] = hit.highlights
         answer["highlight_offsets"] = hit.highlight_offsets

@@ -1,10 +1,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from service.core.documents import Accepted, Document, IfExists, StoredDocument
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
+from service.core.result_options import SortKey
 from service.core.search import Candidate, FilterMatch, Passage
 from service.core.versions import EmbedderVersion
 
@@ -81,6 +82,26 @@ class Documents(Protocol):
         self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter
     ) -> frozenset[DocumentId]:
         """Those of `ids` that exist and pass."""
+
+    async def in_order(
+        self,
+        collection_id: CollectionId,
+        order: Sequence[SortKey],
+        where: Filter | None,
+        offset: int,
+        limit: int,
+        within: Sequence[DocumentId] | None = None,
+    ) -> tuple[Candidate, ...]:
+        """The documents that pass (of `within`, where it is given) by the values of declared fields, with score 0.
+
+        Documents without a value of a field come last; ties in byte order of the ids. Texts compare by their first 64
+        code points. Invalid for a field that is not declared, Conflict while it is filled.
+        """
+
+    async def metadata(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId]
+    ) -> Mapping[DocumentId, Mapping[str, Any]]:
+        """Of those that exist, keys and texts in NFC."""
 
     async def passages(
         self,

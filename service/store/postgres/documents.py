@@ -22,12 +22,13 @@ from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
 from service.core.metadata import nfc
 from service.core.portions import portions
+from service.core.result_options import SortKey
 from service.core.search import Candidate, FilterMatch, Passage
 from service.core.versions import EmbedderVersion
 from service.store.postgres import change_feed, queue
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Adapter, Connection, Pool, Values, retrying
-from service.store.postgres.filters import indexed_fields
+from service.store.postgres.filters import indexed_fields, sorting
 from service.store.postgres.filters.filter_matches import FilterMatches
 from service.store.postgres.filters.filter_sql import Predicate, predicate
 from service.store.postgres.rows import document_of, text_array
@@ -155,6 +156,23 @@ class PostgresDocuments(Adapter):
     ) -> frozenset[DocumentId]:
         values = {"collection_id": collection_id, "ids": list(ids)}
         return frozenset(row[0] for row in await self._fetch(SQL.filter_ids, where, values))
+
+    async def in_order(
+        self,
+        collection_id: CollectionId,
+        order: Sequence[SortKey],
+        where: Filter | None,
+        offset: int,
+        limit: int,
+        within: Sequence[DocumentId] | None = None,
+    ) -> tuple[Candidate, ...]:
+        return await sorting.in_order(self._pool, collection_id, order, where, offset, limit, within)
+
+    async def metadata(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId]
+    ) -> Mapping[DocumentId, Mapping[str, Any]]:
+        values = {"collection_id": collection_id, "ids": text_array(ids)}
+        return dict(await self._pool.fetch_all(SQL.metadata, values))
 
     async def passages(
         self,

@@ -143,7 +143,8 @@ def test_a_new_method_of_a_port_is_either_narrowed_or_missing() -> None:
     def methods(kind: type) -> set[str]:
         return {name for name in vars(kind) if not name.startswith("_")}
 
-    assert methods(Documents) - methods(VisibleDocuments) == {"match_filter", "passages", "texts"}
+    of_searches = {"match_filter", "passages", "texts", "in_order", "metadata"}
+    assert methods(Documents) - methods(VisibleDocuments) == of_searches
     of_one_that_was_found = {"get", "update", "delete", "fields"}
     assert methods(Collections) - methods(VisibleCollections) == of_one_that_was_found
 

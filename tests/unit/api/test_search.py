@@ -86,7 +86,8 @@ async def test_the_header_carries_the_stages(api: Edge) -> None:
 async def test_hits_have_the_included_fields(api: Edge, include: list[str] | None, present: set[str]) -> None:
     asked: dict[str, Any] = {} if include is None else {"include": include}
     for hit in (await api.search("sort", **asked))["hits"]:
-        assert set(hit) == {"id", "chunk", "score", "relevance", "title", "start", "end", "revision"} | present
+        always = {"id", "chunk", "score", "relevance", "cosine", "bm25", "title", "start", "end", "revision"}
+        assert set(hit) == always | present
         if "vector" in present:
             assert len(hit["vector"]) == 32
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from service.core.examples import Example, Like
 from service.core.ids import CollectionId, Vector, VersionNumber
-from service.core.search import Confidence, DensePlan, Example, FilterMatch, Like, Query, SearchRequest
+from service.core.search import Confidence, DensePlan, FilterMatch, Query, SearchRequest
 from service.core.versions import SpaceStatus
 from service.drift import query_window
 from service.drift.query_window import MIN_LATEST, SAMPLE_SIZE, QueryWindow, QueryWindows, WindowedQuery

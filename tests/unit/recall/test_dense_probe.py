@@ -5,10 +5,11 @@ import dataclasses
 import pytest
 
 from service.core.errors import CollectionNotFound, VersionNotFound
+from service.core.examples import Example, Like
 from service.core.filters import parse
 from service.core.ids import DocumentId, VersionNumber
 from service.core.recall import RecallSeries
-from service.core.search import Example, FilterMatch, Like, SearchRequest
+from service.core.search import FilterMatch, SearchRequest
 from service.recall.aggregate import RecallSample
 from service.recall.dense_probe import DenseProbe, ProbedQuery
 from service.search import filter_planner

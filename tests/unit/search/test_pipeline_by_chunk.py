@@ -10,9 +10,10 @@ import pytest
 
 from service.core import filters
 from service.core.errors import SpaceRefused
+from service.core.examples import Example, Like
 from service.core.ids import DocumentId
 from service.core.ports.vectors import VectorQuery
-from service.core.search import Candidate, Example, Group, Like, Mode, Query, RerankRequest, SearchRequest
+from service.core.search import Candidate, Group, Mode, Query, RerankRequest, SearchRequest
 from service.search.candidates import MAX_PARALLEL_STATEMENTS
 from tests.fakes import StoredChunk
 from tests.unit.search.test_pipeline import NAME, TEXTS, Shouting, Zoo, zoo

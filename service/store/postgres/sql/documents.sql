@@ -118,6 +118,12 @@ SELECT d.document_id
 FROM documents AS d
 WHERE d.collection_id = %(collection_id)s AND d.document_id = ANY (%(ids)s::text[]) AND d.deleted_at IS NULL AND {where}
 
+-- name: metadata
+-- The metadata of living documents.
+SELECT document_id, metadata
+FROM documents
+WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[]) AND deleted_at IS NULL
+
 -- name: passages
 -- The pieces of text that candidates point to, where their documents still are of that content and pass; and all of the
 -- text where there is more of it, up to a number of bytes.

@@ -1,0 +1,95 @@
+"""What the answer to a search shall be: its thresholds, its order, and the text around its hits."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from service.api.schemas.base import RequestBody, Text
+from service.core.errors import Invalid
+from service.core.metadata import MAX_FIELD_LENGTH, name_error, nfc
+from service.core.result_options import MinScore, Neighbours, SortKey, TextAround
+
+MAX_OFFSET = 10_000
+MAX_RANKED = 1_000
+"""Hits down to which a search by relevance can be paged: what a leg is asked for at most."""
+MAX_SORT_KEYS = 4
+MAX_NEIGHBOURS = 20
+MAX_FIELDS = 100
+
+FieldName = Annotated[Text, Field(min_length=1, max_length=MAX_FIELD_LENGTH)]
+
+
+class MinScoreBody(RequestBody):
+    """The least that each hit must have of the scores that are named. A hit without one of them is none."""
+
+    score: Annotated[float | None, Field(description="The final score, which is relative to the best hit.")] = None
+    cosine: Annotated[float | None, Field(ge=-1, le=1)] = None
+    bm25: Annotated[float | None, Field(ge=0)] = None
+    relevance: Annotated[float | None, Field(ge=0, le=1, description="Needs `rerank`, which reads all of `depth`.")] = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("give at least one of score, cosine, bm25, relevance")
+        return self
+
+    def min_score(self) -> MinScore:
+        return MinScore(**self.model_dump())
+
+
+def _of_score(value: Any) -> Any:
+    """A number is about the score itself."""
+    return {"score": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+MinScoreField = Annotated[MinScoreBody, BeforeValidator(_of_score, json_schema_input_type=float | MinScoreBody)]
+
+
+class SortKeyBody(RequestBody):
+    """A declared field. Documents without a value come last, whatever the order is."""
+
+    field: FieldName
+    order: Literal["asc", "desc"] = "asc"
+
+    def sort_key(self, at: int) -> SortKey:
+        return SortKey(field=field_name(self.field, f"sort.{at}"), descending=self.order == "desc")
+
+
+def _sort_key(value: Any) -> Any:
+    """`"-year"` is `{"field": "year", "order": "desc"}`."""
+    if isinstance(value, str):
+        return {"field": value[1:], "order": "desc"} if value.startswith("-") else {"field": value}
+    if not isinstance(value, dict):
+        raise ValueError('expected a field, such as "year" or "-year", or an object')
+    return value
+
+
+SortKeyField = Annotated[SortKeyBody, BeforeValidator(_sort_key, json_schema_input_type=str | SortKeyBody)]
+
+
+def one_or_several(value: Any) -> Any:
+    """One value stands for a list of it."""
+    return value if isinstance(value, list | None) else [value]
+
+
+class NeighboursBody(RequestBody):
+    """So many chunks before and after that of the hit, in the text that is shown around it."""
+
+    before: Annotated[int, Field(ge=0, le=MAX_NEIGHBOURS)] = 0
+    after: Annotated[int, Field(ge=0, le=MAX_NEIGHBOURS)] = 0
+
+
+AroundField = Literal["parent"] | NeighboursBody
+
+
+def text_around(body: AroundField | None) -> TextAround | None:
+    return Neighbours(before=body.before, after=body.after) if isinstance(body, NeighboursBody) else body
+
+
+def field_name(name: str, at: str) -> str:
+    """As filters know it. Invalid where no field can have this name."""
+    if error := name_error(name):
+        raise Invalid.at(at, error)
+    return str(nfc(name))
