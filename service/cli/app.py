@@ -17,7 +17,20 @@ from rich.table import Table
 from rich.text import Text
 
 from service import __version__
-from service.cli import collections, doctor, judgments, keys, load_documents, mcp, reindex, shell, train, tune, versions
+from service.cli import (
+    collections,
+    doctor,
+    ingest,
+    judgments,
+    keys,
+    load_documents,
+    mcp,
+    reindex,
+    shell,
+    train,
+    tune,
+    versions,
+)
 from service.cli.shell import EXIT_PARTIAL, EXIT_UNREACHABLE, EXIT_USAGE, Collection, Url, err, fail, out, print_err
 from service.client.http_client import Refused, Unreachable
 from service.core.errors import AzimuthError, Misconfigured, Unavailable
@@ -33,6 +46,7 @@ app = typer.Typer(
     help="Vector search that cannot go wrong silently: pgvector, BM25 and reranking behind one HTTP API.\n\n"
     "Start with `azimuth up --demo`. Settings are environment variables `AZIMUTH_*` (docs/settings.md).",
 )
+app.command()(ingest.ingest)
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 
 
@@ -106,28 +120,6 @@ def migrate(
     names = asyncio.run(processes.migrate(_settings(), apply=not check))
     out.print("\n".join(("pending " if check else "applied ") + name for name in names) or "The schema is up to date.")
     raise typer.Exit(EXIT_PARTIAL if check and names else 0)
-
-
-@app.command()
-def ingest(
-    source: Annotated[
-        str, typer.Argument(help="A JSONL file (also .gz), a folder in BEIR layout, or - for standard input.")
-    ],
-    collection: Collection,
-    wait: Annotated[bool, typer.Option(help="Wait until everything is encoded.")] = True,
-    url: Url = None,
-) -> None:
-    """Load documents, one JSON object a line: `{"id", "title", "text", "metadata"}`. Creates the collection if missing.
-
-    Refused lines are reported on standard error and the exit code is 1; all other lines are committed.
-    """
-    lines, total = load_documents.lines_of(source)
-    with shell.connect(url) as client:
-        client.ensure_collection(collection)
-        loaded = load_documents.load(client, collection, lines, total, err, wait=wait)
-    _print_refused(loaded)
-    out.print(", ".join(f"{count} {what}" for what, count in loaded.counts.items()))
-    raise typer.Exit(EXIT_PARTIAL if loaded.counts["refused"] else 0)
 
 
 @app.command()

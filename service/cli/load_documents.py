@@ -5,7 +5,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,9 +31,19 @@ class LoadResult:
 
 
 def load(
-    client: Client, collection: str, lines: Iterable[bytes], total: int | None, screen: Console, *, wait: bool
+    client: Client,
+    collection: str,
+    lines: Iterable[bytes],
+    total: int | None,
+    screen: Console,
+    *,
+    wait: bool,
+    files: Sized = (),
 ) -> LoadResult:
-    """Send NDJSON lines. With `wait`, return when all documents are encoded and both legs find them."""
+    """Send NDJSON lines. With `wait`, return when all documents are encoded and both legs find them.
+
+    `files`: those that were read so far, to be told beside the progress.
+    """
     loaded = LoadResult()
     sent = 0
     with progress_bar(screen) as progress:
@@ -44,7 +54,8 @@ def load(
                 loaded.counts[what] += count
             loaded.errors.extend({**error, "line": error["line"] + sent} for error in outcome["errors"])
             sent += outcome["lines"]
-            progress.update(task, completed=sent)
+            of_files = f", {len(files)} files read" if files else ""
+            progress.update(task, completed=sent, description=f"committed{of_files}")
         progress.update(task, total=sent)
         if wait:
             _wait_until_searchable(client, collection, progress)

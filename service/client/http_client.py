@@ -4,7 +4,7 @@ import json
 import random
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -134,9 +134,9 @@ class Client:
         counts: dict[str, int] = self.call("GET", f"/v1/collections/{name}")["counts"]
         return counts
 
-    def documents(self, name: str) -> Iterator[dict[str, Any]]:
-        """All documents, read page by page, ordered by id."""
-        params: dict[str, Any] = {"limit": 100}
+    def documents(self, name: str, where: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """All documents that pass the filter, read page by page, ordered by id."""
+        params: dict[str, Any] = {"limit": 100, "filter": json.dumps(where or {})}
         while True:
             page = self.call("GET", f"/v1/collections/{name}/documents", params=params)
             yield from page["documents"]

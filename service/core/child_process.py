@@ -10,7 +10,9 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Timer
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
@@ -19,34 +21,65 @@ _NICENESS = 10
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
+class ChildDied(EOFError):
+    """A computation took more time or memory than it may, or crashed."""
+
+
 @dataclass(eq=False)
 class ChildProcess:
-    """An async context manager: a process that computes one thing after another, and ends with it.
+    """A context manager, async or not: a process that computes one thing after another, and ends with it.
 
-    Where this process is killed, its child reads the end of its input, and ends too.
+    `memory_bytes`: the most that it may allocate (on Linux). Where this process is killed, its child reads the end of
+    its input, and ends too.
     """
 
-    _process: subprocess.Popen[bytes] | None = None
+    memory_bytes: int = 0
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()  # which also ends the thread that waits for its answer
+            with suppress(BrokenPipeError):  # of what the child no longer read
+                process.communicate()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.kill()  # which also ends the thread that waits for its answer
-            await asyncio.to_thread(self._process.communicate)
+        await asyncio.to_thread(self.__exit__)
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """What the function of a module gives for the arguments; all of them can be pickled. Raises what it raises."""
+        """`compute`, in a thread."""
+        return await asyncio.to_thread(self.compute, work, *args)
+
+    def compute(self, work: Callable[..., T], *args: Any, seconds: float | None = None) -> T:
+        """What the function of a module gives for the arguments; all of them can be pickled. Raises what it raises.
+
+        ChildDied where it does not end in so many seconds, or ends the process; the next call starts another one.
+        """
         if self._process is None:
-            self._process = await asyncio.to_thread(_start)
-        return await asyncio.to_thread(_computed, self._process, work, args)
+            self._process = _start(self.memory_bytes)
+        process = self._process
+        timer = Timer(seconds or 0, process.kill)
+        if seconds is not None:
+            timer.start()
+        try:
+            return _computed(process, work, args)
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
+            self.__exit__()
+            raise ChildDied from error
+        finally:
+            timer.cancel()
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start(memory_bytes: int) -> subprocess.Popen[bytes]:
     # Not by asyncio: uvloop forks, which copies the page tables of a process that holds models, for .1 s on the loop.
     return subprocess.Popen(  # noqa: S603  our own module
-        (sys.executable, "-m", __name__),
+        (sys.executable, "-m", __name__, str(memory_bytes)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | _ONE_THREAD,
@@ -68,6 +101,10 @@ def _computed(process: subprocess.Popen[bytes], work: Callable[..., T], args: tu
 
 def _serve() -> None:
     os.nice(_NICENESS)
+    if memory_bytes := int(sys.argv[1]):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
     given, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     while True:

@@ -1,0 +1,143 @@
+"""`azimuth ingest`: documents from JSON lines, and from files of any kind."""
+
+import bisect
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from glob import has_magic
+from io import BufferedReader
+from itertools import accumulate, chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, cast
+
+import typer
+
+from service.cli import load_documents, shell
+from service.cli.load_documents import LoadResult
+from service.cli.shell import EXIT_PARTIAL, Collection, Url, err, print_err
+from service.client.http_client import Client
+from service.ingest.files.read import SOURCE, FileReader
+
+_BEGINNINGS = ((b"%PDF-", ".pdf"), (b"PK\x03\x04", ".zip"), (b"\x1f\x8b", ".gz"), (b"[", ".json"), (b"<", ".html"))
+
+
+def ingest(
+    sources: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders, globs, archives, http(s) and s3 addresses; - for standard input."),
+    ],
+    collection: Collection,
+    wait: Annotated[bool, typer.Option(help="Wait until everything is encoded.")] = True,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Also delete documents of the same sources whose files are gone.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option("--source", help="How documents tell their source; default: its absolute path.")
+    ] = None,
+    metadata: Annotated[str | None, typer.Option(help="JSON object that is added to each document's metadata.")] = None,
+    as_json: shell.AsJson = False,
+    url: Url = None,
+) -> None:
+    """Load documents: one JSON object a line (`{"id", "title", "text", "metadata"}`), or files of any kind.
+
+    Creates the collection if it is missing and anything was read. A second run leaves what did not change unchanged.
+    What is refused or cannot be read is told on standard error, the exit code is 1, and all else is committed.
+    """
+    added = {} if metadata is None else shell.parse_json(metadata, "--metadata")
+    if not isinstance(added, dict):
+        shell.fail("--metadata is no JSON object")
+    with shell.connect(url) as client, TemporaryDirectory() as folder, FileReader(added) as reader:
+        given = [_from_stdin(Path(folder)) if one == "-" else one for one in sources]
+        roots = [name or (one if "://" in one or one == "-" else str(Path(one).absolute())) for one in given]
+        total, ids = None, set[str]()
+        if len(given) == 1 and not (added or prune or name) and _has_documents(given[0]):
+            lines, total = load_documents.lines_of(given[0])
+        else:
+            lines = _noted(chain.from_iterable(map(reader.documents, given, roots)), ids)
+        loaded, deleted = LoadResult(), 0
+        if (first := next(lines, None)) is not None:
+            client.ensure_collection(collection)
+            lines = chain((first,), lines)
+            loaded = load_documents.load(client, collection, lines, total, err, wait=wait, files=reader.read)
+            deleted = _delete_gone(client, collection, roots, reader, ids, prune=prune)
+        elif prune:
+            reader.problems["--prune"] = "nothing was read, so nothing is deleted"
+    _tell(loaded, reader, first is not None, deleted, as_json=as_json)
+
+
+def _has_documents(source: str) -> bool:
+    """Whether its lines are documents as the service takes them, or a BEIR corpus; anything else is read as a file."""
+    path = Path(source)
+    if source == "-" or (path / "corpus.jsonl").is_file():
+        return True
+    if not source.removesuffix(".gz").endswith((".jsonl", ".ndjson")) or "://" in source or has_magic(source):
+        return False
+    first = next(load_documents.lines_of(source)[0], b"")
+    with suppress(ValueError):
+        row = json.loads(first)
+        return not isinstance(row, dict) or "id" in row
+    return True
+
+
+def _from_stdin(folder: Path) -> str:
+    """`-` where it holds JSON lines, which are sent as they arrive; otherwise the path of a file with what it holds."""
+    given = cast(BufferedReader, sys.stdin.buffer)
+    start = given.peek(8)
+    if start.lstrip().startswith(b"{") or not start:
+        return "-"
+    target = folder / ("stdin" + next((suffix for sign, suffix in _BEGINNINGS if start.startswith(sign)), ".txt"))
+    with target.open("wb") as file:
+        shutil.copyfileobj(given, file)
+    return str(target)
+
+
+def _noted(lines: Iterable[bytes], ids: set[str]) -> Iterator[bytes]:
+    for line in lines:
+        ids.add(json.loads(line)["id"])
+        yield line
+
+
+def _delete_gone(
+    client: Client, collection: str, roots: list[str], reader: FileReader, ids: set[str], *, prune: bool
+) -> int:
+    """Delete what files that were read no longer hold and, with `prune`, all of files that are gone from `roots`."""
+    where = {SOURCE: {"$in": sorted(set(roots))}}
+    documents = f"/v1/collections/{collection}/documents"
+    if not reader.read or client.call("POST", f"{documents}/count", json={"filter": where})["count"] <= len(ids):
+        return 0
+
+    def gone(document: dict[str, Any]) -> bool:
+        file = document["metadata"]["ingested"]["file"]
+        unread = any(file == one or file.startswith(f"{one}/") for one in reader.problems)
+        return document["id"] not in ids and (file in reader.read or (prune and not unread))
+
+    found = [one["id"] for one in client.documents(collection, where) if gone(one)]
+    for start in range(0, len(found), 1_000):
+        client.call("POST", f"{documents}/delete", json={"ids": found[start : start + 1_000]})
+    return len(found)
+
+
+def _tell(loaded: LoadResult, reader: FileReader, any_read: bool, deleted: int, *, as_json: bool) -> None:
+    ends, names = list(accumulate(reader.read.values())), list(reader.read)
+    for error in loaded.errors[:20]:
+        at = bisect.bisect_left(ends, error["line"])
+        print_err(f"{names[at] if at < len(names) else 'line ' + str(error['line'])}: {error['error']}")
+    for file, reason in reader.problems.items():
+        print_err(f"{file}: {reason}")
+    for file, reason in reader.skipped.items():
+        print_err(f"{file}: skipped, it {reason}", style="yellow")
+    if not any_read:
+        print_err("Nothing was read, so nothing was changed.")
+    counts = {**loaded.counts, **({"deleted": deleted} if deleted else {})}
+    if as_json:
+        told = {"files": len(reader.read), "not_read": reader.problems, "skipped": reader.skipped}
+        shell.out.print_json(data={**counts, **told, "errors": loaded.errors})
+    else:
+        words = [f"{count} {what}" for what, count in counts.items()]
+        words += [f"{len(reader.read)} files read"] * bool(reader.read)
+        words += [f"{len(reader.problems)} not read"] * bool(reader.problems)
+        shell.print_out(", ".join(words))
+    raise typer.Exit(EXIT_PARTIAL if loaded.counts["refused"] or reader.problems or not any_read else 0)
