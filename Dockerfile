@@ -15,6 +15,7 @@ RUN version="$(sed -n 's/^torch==//p' requirements.lock)" \
       *) echo "TORCH is cpu or cuda, not ${TORCH}" >&2; exit 1 ;; \
     esac
 COPY service service
+COPY clients/python clients/python
 COPY migrations migrations
 RUN /opt/azimuth/bin/pip install --constraint requirements.lock .
 

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from azimuth_client.operations import ndjson
 from loadtests.clients import ask_at_once
 from loadtests.diagram import reliability_diagram
 from loadtests.figures import heading, table
 from loadtests.sandbox import Sandbox, sandbox, until
 from service.cli import demo_corpus
-from service.client.http_client import Client, ndjson
+from service.client.http_client import Client
 from service.confidence.fit import Bin, Labels, auroc, balanced, calibration_error, reliability
 from service.core.logistic import Floats
 from service.evaluation import beir
@@ -75,7 +76,7 @@ def python_docs(queries: int) -> Subject:
 
 def ingest(client: Client, subject: Subject) -> None:
     client.ensure_collection(subject.name)
-    for _ in client.ingest(subject.name, map(ndjson, subject.documents)):
+    for _ in client.import_batches(subject.name, map(ndjson, subject.documents)):
         pass
 
 

@@ -19,9 +19,10 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+from azimuth_client.operations import ndjson
 from loadtests.figures import heading, table
 from service.cli import demo_corpus, load_documents, shell
-from service.client.http_client import Client, ndjson
+from service.client.http_client import Client
 from service.core.collections import FusionSettings
 from service.evaluation import beir, replay
 from service.evaluation.replay import Place, RankingSettings, RecordedQuery
@@ -85,7 +86,7 @@ def asked(client: Client, folder: str, queries: int, language: str) -> list[Reco
 
     def ask(query: str) -> RecordedQuery:
         return replay.recorded_query(
-            client.searches(name, replay.leg_requests(judged.queries[query])), judged.grades[query]
+            client.search_batch(name, replay.leg_requests(judged.queries[query])), judged.grades[query]
         )
 
     with ThreadPoolExecutor(AT_ONCE) as threads:

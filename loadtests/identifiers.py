@@ -19,10 +19,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from azimuth_client.operations import ndjson
 from loadtests.clients import ask
 from loadtests.figures import heading, table
 from loadtests.sandbox import Sandbox, sandbox, until
-from service.client.http_client import Client, ndjson
+from service.client.http_client import Client
 
 Dice = random.Random
 LEAST_SHARE = 0.98
@@ -162,7 +163,7 @@ def manual_documents(dice: Dice, codes: int) -> tuple[list[dict[str, Any]], list
 def load(address: str, name: str, documents: Sequence[dict[str, Any]]) -> None:
     with Client(address) as client:
         client.ensure_collection(name)
-        for _ in client.ingest(name, map(ndjson, documents)):
+        for _ in client.import_batches(name, map(ndjson, documents)):
             pass
 
         def searchable() -> bool:

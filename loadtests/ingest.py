@@ -26,10 +26,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from azimuth_client.operations import ndjson
 from loadtests.figures import heading, table
 from loadtests.sandbox import Sandbox, sandbox, unused_port
 from service.cli import demo_corpus
-from service.client.http_client import Client, ndjson
+from service.client.http_client import Client
 from service.core.collections import ChunkingSettings, EmbedderSpec
 from service.core.documents import Document, StoredDocument
 from service.core.ids import DocumentId
@@ -119,7 +120,9 @@ def apart(texts: Sequence[Document]) -> Spent:
 def through_the_service(client: Client, name: str, texts: Sequence[Document]) -> None:
     """Return when all of it can be found in both ways."""
     client.ensure_collection(name)
-    for outcome in client.ingest(name, (ndjson({"id": one.id, "title": one.title, "text": one.text}) for one in texts)):
+    for outcome in client.import_batches(
+        name, (ndjson({"id": one.id, "title": one.title, "text": one.text}) for one in texts)
+    ):
         assert not outcome["errors"], outcome["errors"]
 
     while True:

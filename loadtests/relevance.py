@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from azimuth_client.operations import ndjson
 from loadtests.clients import ask_at_once
 from loadtests.figures import heading, table
 from loadtests.sandbox import sandbox, until
 from service.cli import demo_corpus
-from service.client.http_client import Client, ndjson
+from service.client.http_client import Client
 from service.confidence.fit import Bin, auroc, calibration_error, fit_logistic, reliability
 from service.core.logistic import Floats, Logistic
 from service.core.relevance import SAMPLE
@@ -160,7 +161,7 @@ def main() -> None:
     with sandbox() as place, place.api() as address, place.process("worker"), Client(address) as client:
         for one in (*fitted, *applied):
             client.ensure_collection(one.name)
-            for _ in client.ingest(one.name, map(ndjson, one.documents)):
+            for _ in client.import_batches(one.name, map(ndjson, one.documents)):
                 pass
             name = one.name
             until(lambda name=name: not client.counts(name)["pending"], seconds=1_200.0, pause=0.5)  # type: ignore[misc]

@@ -16,6 +16,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from azimuth_client import ApiError, Unreachable
 from service import __version__
 from service.cli import (
     collections,
@@ -32,7 +33,6 @@ from service.cli import (
     versions,
 )
 from service.cli.shell import EXIT_PARTIAL, EXIT_UNREACHABLE, EXIT_USAGE, Collection, Url, err, fail, out, print_err
-from service.client.http_client import Refused, Unreachable
 from service.core.errors import AzimuthError, Misconfigured, Unavailable
 from service.evaluation import beir
 from service.runtime import logging
@@ -253,7 +253,7 @@ def main() -> None:
         for reason in error.errors():
             print_err("AZIMUTH_" + "_".join(map(str, reason["loc"])).upper() + f": {reason['msg']}")
         sys.exit(EXIT_USAGE)
-    except (Refused, Misconfigured) as error:
+    except (ApiError, Misconfigured) as error:
         print_err(str(error))
         sys.exit(EXIT_USAGE)
     except AzimuthError as error:

@@ -167,7 +167,7 @@ def _record_legs(
     versions: set[int] = set()
 
     def ask(query: str) -> RecordedQuery:
-        answers = client.searches(collection, replay.leg_requests(judgments.queries[query]))
+        answers = client.search_batch(collection, replay.leg_requests(judgments.queries[query]))
         for answer in answers:
             _require_complete(answer)
             versions.add(answer["embedder_version"])

@@ -7,8 +7,8 @@ from typing import Annotated, BinaryIO
 
 import typer
 
+from azimuth_client.operations import ndjson
 from service.cli import shell
-from service.client.http_client import ndjson
 
 EXPORTED = ("id", "title", "text", "metadata")
 
@@ -42,7 +42,7 @@ def export(
         stream: BinaryIO = sys.stdout.buffer if draft is None else stack.enter_context(draft.open("wb"))
         count = 0
         for document in client.documents(collection):
-            stream.write(ndjson({name: document[name] for name in EXPORTED}))
+            stream.write(ndjson({name: part for name, part in document.items() if name in EXPORTED}))
             count += 1
     if draft is not None and output is not None:
         draft.replace(output)

@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from service.client.http_client import Client, Refused, Unreachable
+from azimuth_client import ApiError, Unreachable
+from service.client.http_client import Client
 
 PHASES = {"backfilling": "encoding documents", "indexing": "building the index", "verifying": "gathering evidence"}
 """The states that end by themselves. In every other state a version stays until an operator decides."""
@@ -42,7 +43,7 @@ def follow(
     """Show the version until its state no longer changes by itself, and return it. Survives restarts of the service.
 
     `judged_at`: wait until the service has renewed evidence that is older than these judgments.
-    Raises Unreachable or Refused if that lasts longer than `PATIENCE_SECONDS`.
+    Raises Unreachable or ApiError if that lasts longer than `PATIENCE_SECONDS`.
     """
     lost: float | None = None
     renewed_by = clock() + RENEWAL_SECONDS
@@ -50,8 +51,8 @@ def follow(
         while True:
             try:
                 version = client.version(collection, number)
-            except (Unreachable, Refused) as error:
-                if isinstance(error, Refused) and error.status not in TRANSIENT_STATUSES:
+            except (Unreachable, ApiError) as error:
+                if isinstance(error, ApiError) and error.status not in TRANSIENT_STATUSES:
                     raise
                 if lost is None:
                     lost = clock()

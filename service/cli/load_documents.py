@@ -14,8 +14,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from azimuth_client.operations import ndjson
 from service.cli import demo_corpus as demo
-from service.client.http_client import Client, ndjson
+from service.client.http_client import Client
 from service.core.errors import Misconfigured
 from service.evaluation import beir
 
@@ -48,11 +49,11 @@ def load(
     sent = 0
     with progress_bar(screen) as progress:
         task = progress.add_task("committed", total=total)
-        for outcome in client.ingest(collection, lines):
-            written = {what: outcome[what] for what in ("created", "updated", "unchanged")}
+        for outcome in client.import_batches(collection, lines):
+            written = {"created": outcome["created"], "updated": outcome["updated"], "unchanged": outcome["unchanged"]}
             for what, count in {**written, "refused": outcome["lines"] - sum(written.values())}.items():
                 loaded.counts[what] += count
-            loaded.errors.extend({**error, "line": error["line"] + sent} for error in outcome["errors"])
+            loaded.errors.extend(outcome["errors"])
             sent += outcome["lines"]
             of_files = f", {len(files)} files read" if files else ""
             progress.update(task, completed=sent, description=f"committed{of_files}")

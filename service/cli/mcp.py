@@ -3,8 +3,8 @@
 import httpx
 from starlette.requests import Request
 
+from azimuth_client.client import verification
 from service.cli import shell
-from service.client.http_client import tls
 from service.runtime.settings import Settings
 
 
@@ -19,7 +19,7 @@ def mcp(url: shell.Url = None) -> None:
 
     settings = Settings()
     address, key = httpx.URL(url or settings.address()), shell.key_of(settings)
-    service = httpx.AsyncHTTPTransport(verify=tls(address, settings.tls_certificate))
+    service = httpx.AsyncHTTPTransport(verify=verification(address, settings.tls_certificate))
 
     async def send(_: Request | None, asked: httpx.Request) -> httpx.Response:
         target = address.copy_with(raw_path=address.raw_path.rstrip(b"/") + asked.url.raw_path)

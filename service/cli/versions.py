@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
+from azimuth_client import ApiError
 from service.cli import shell, tables
-from service.client.http_client import Client, Refused
+from service.client.http_client import Client
 
 app = typer.Typer(
     no_args_is_help=False,
@@ -64,7 +65,7 @@ def promote(
     note: shell.Note = "",
     url: shell.Url = None,
 ) -> None:
-    """Let a version answer from now on. Refused (exit code 1) where a check of its evidence failed."""
+    """Let a version answer from now on. ApiError (exit code 1) where a check of its evidence failed."""
     with shell.connect(url) as client:
         shell.print_out(promote_version(client, collection, number, force=force, note=note, url=url))
 
@@ -130,7 +131,7 @@ def promote_version(client: Client, collection: str, number: int, *, force: bool
     before = client.versions(collection)["active_version"]
     try:
         client.change(collection, number, "promote", {"force": force, "note": note})
-    except Refused as refused:
+    except ApiError as refused:
         if refused.kind != "promotion-refused":
             raise
         shell.print_err(f"Version {number} is not promoted: version {before} goes on answering. What failed:")

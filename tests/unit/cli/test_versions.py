@@ -10,9 +10,9 @@ import httpx
 import pytest
 from rich.console import Console
 
+from azimuth_client import ApiError, Unreachable
 from service.cli import follow_version, shell
 from service.cli.follow_version import duration, follow, progress_text
-from service.client.http_client import Refused, Unreachable
 from tests import beir
 from tests.commands import azimuth, connected
 
@@ -140,7 +140,7 @@ def test_it_attaches_to_a_version_that_is_under_way(service: FakeService) -> Non
 
 def test_another_conflict_is_told(service: FakeService) -> None:
     service.answers["POST /versions"] = problem(409, "conflict", "too many versions")
-    with pytest.raises(Refused, match="too many versions"):
+    with pytest.raises(ApiError, match="too many versions"):
         azimuth("reindex", "-c", "c", "--embedder", "other")
 
 
@@ -254,7 +254,7 @@ def test_it_does_not_wait_for_ever(service: FakeService) -> None:
 
 def test_a_refusal_that_will_not_pass_ends_it(service: FakeService) -> None:
     service.then(problem(404, "collection-not-found", "There is no such collection."))
-    with pytest.raises(Refused, match="no such collection"):
+    with pytest.raises(ApiError, match="no such collection"):
         follow(connected(service), "c", 2, Console(record=True))
 
 

@@ -16,7 +16,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.requests import Request
 
-from service.client.http_client import Client, Refused, Unreachable
+from azimuth_client import ApiError, Unreachable
+from service.client.http_client import Client
 from service.core.access import ApiKey
 from service.core.errors import Misconfigured
 from service.runtime import http_server, processes
@@ -134,7 +135,7 @@ async def test_tls_is_spoken_and_a_renewed_certificate_used_without_a_restart(
             assert (await first.get(one.url)).is_success  # its connection stays
         with Client(one.url, certificate=files["tls_certificate"]) as commands:  # as the commands find it
             assert await asyncio.to_thread(commands.alive) is False  # there is no /livez here, but an answer
-            with pytest.raises(Refused, match="404"):
+            with pytest.raises(ApiError, match="404"):
                 await asyncio.to_thread(commands.call, "GET", "/livez")
         with Client(one.url) as stranger, pytest.raises(Unreachable, match="certificate"):
             await asyncio.to_thread(stranger.call, "GET", "/")

@@ -294,18 +294,6 @@ def test_a_running_service_lends_documents_model_and_prompts(
     assert TrainableModel(tmp_path / "o", device="cpu").prompts == {"query": "find: ", "document": ""}
 
 
-def test_documents_of_a_service_come_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    pages = {None: ([{"id": "a"}], "next"), "next": ([{"id": "b"}], None)}
-
-    def call(self: Client, method: str, path: str, **request: Any) -> Any:
-        documents, cursor = pages[request["params"].get("cursor")]
-        return {"documents": documents, "next_cursor": cursor}
-
-    monkeypatch.setattr(Client, "call", call)
-    with Client("http://localhost") as client:
-        assert [one["id"] for one in client.documents("c")] == ["a", "b"]
-
-
 def test_no_fact_is_asked_by_both_splits() -> None:
     made = codenames.collection(30, seed=2)
     assert made == codenames.collection(30, seed=2)

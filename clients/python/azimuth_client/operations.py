@@ -1,0 +1,319 @@
+"""What can be asked of the service. Written once, as coroutines, which `client.Client` runs without an event loop."""
+
+import json
+import random
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Literal, Protocol, Unpack, cast
+from urllib.parse import quote
+
+import httpx
+
+from azimuth_client.errors import ApiError, Unreachable
+from azimuth_client.shapes import (
+    Collection,
+    Deleted,
+    Document,
+    Filter,
+    Hit,
+    ImportedBatch,
+    ImportResult,
+    Json,
+    RankedDocument,
+    SearchAnswer,
+    SearchOptions,
+    StoredDocument,
+    Written,
+)
+
+BATCH_DOCUMENTS = 500
+"""Documents per request of an import: few enough that a broken connection costs little, enough to be fast."""
+BATCH_BYTES = 8 * 2**20
+"""A request also ends when its lines reach this size."""
+PAGE = 100
+"""Documents that are read at once."""
+FETCH = 1_000
+"""Most ids in one request."""
+LONGEST_PAUSE = 60.0
+
+Documents = Iterable[Document | bytes] | AsyncIterable[Document | bytes]
+"""As dictionaries, or as lines of JSON."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retries:
+    """How often a request is repeated at most: `busy` times after an answer with one of `statuses`, which end by
+    themselves; `broken` times where the connection broke or there was none."""
+
+    busy: int = 5
+    statuses: frozenset[int] = frozenset({429, 502, 503, 504})
+    broken: int = 2
+
+
+class Connection(Protocol):
+    """How requests are sent: `client` has one that blocks and one that waits."""
+
+    url: str
+    retries: Retries
+    build: Callable[..., httpx.Request]
+
+    async def send(self, request: httpx.Request) -> httpx.Response: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+
+class Operations:
+    """The methods of both clients. Names of collections and ids are checked by the service.
+
+    All raise ApiError where it refuses, and Unreachable where none answers.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def call(self, method: str, path: str, /, *, repeatable: bool | None = None, **content: Any) -> Json:
+        """The JSON of a 2xx answer to any request; `content` as for httpx: `json`, `params`, `content`, `headers`.
+
+        Where the service has no room (429), the request is repeated; after a broken connection or a 5xx only where it
+        is `repeatable`, that is, may arrive twice: by default what is no POST.
+        """
+        repeatable = method != "POST" if repeatable is None else repeatable
+        connection, retries = self._connection, self._connection.retries
+        for attempt in count():
+            pause = min(LONGEST_PAUSE, 0.1 * 2**attempt)
+            try:
+                response = await connection.send(connection.build(method, path, **content))
+            except httpx.TransportError as error:
+                may = repeatable or isinstance(error, httpx.ConnectError)
+                if not may or attempt >= retries.broken:
+                    raise Unreachable(f"no service answers at {connection.url} ({error})") from error
+            else:
+                may = response.status_code in retries.statuses and (repeatable or response.status_code == 429)
+                if not may or attempt >= retries.busy:
+                    break
+                pause = _retry_after(response, pause)
+            await connection.sleep(pause * random.uniform(1.0, 1.25))  # noqa: S311  no secret
+        if not response.is_success:
+            raise ApiError(response)
+        answer: Json = response.json() if response.content else {}
+        return answer
+
+    async def alive(self) -> bool:
+        """Whether the service answers at all."""
+        return await self._succeeds("/livez", 2.0)
+
+    async def ready(self) -> bool:
+        """Whether it can search and write."""
+        return await self._succeeds("/readyz", 5.0)
+
+    async def _succeeds(self, path: str, seconds: float) -> bool:
+        try:
+            return (await self._connection.send(self._connection.build("GET", path, timeout=seconds))).is_success
+        except httpx.TransportError:
+            return False
+
+    async def collections(self) -> list[Collection]:
+        return cast(list[Collection], (await self.call("GET", "/v1/collections"))["collections"])
+
+    async def collection(self, collection: str) -> Collection:
+        """Settings, counts and versions."""
+        return cast(Collection, await self.call("GET", _path(collection)))
+
+    async def put_collection(self, collection: str, settings: Mapping[str, Any] | None = None) -> Collection:
+        """Create it, or change the settings that are given."""
+        return cast(Collection, await self.call("PUT", _path(collection), json=dict(settings or {})))
+
+    async def ensure_collection(self, collection: str, settings: Mapping[str, Any] | None = None) -> Collection:
+        """The collection; it is created with `settings` if it does not exist, and left unchanged if it does."""
+        try:
+            return await self.collection(collection)
+        except ApiError as error:
+            if error.status != httpx.codes.NOT_FOUND:
+                raise
+            return await self.put_collection(collection, settings)
+
+    async def delete_collection(self, collection: str) -> None:
+        """With everything in it."""
+        await self.call("DELETE", _path(collection), params={"confirm": collection})
+
+    async def write(
+        self,
+        collection: str,
+        documents: Sequence[Document],
+        *,
+        wait: bool = False,
+        if_exists: Literal["replace", "fail", "skip"] = "replace",
+        generate_ids: bool = False,
+    ) -> Written:
+        """Write all of them or none. `wait`: return when they can be found. Many documents: `import_documents`."""
+        params = {"wait": wait, "if_exists": if_exists, "generate_ids": generate_ids}
+        body = {"documents": list(documents)}
+        repeatable = not generate_ids and if_exists != "fail"
+        path = f"{_path(collection)}/documents"
+        return cast(Written, await self.call("POST", path, params=params, json=body, repeatable=repeatable))
+
+    async def import_batches(self, collection: str, documents: Documents) -> AsyncIterator[ImportedBatch]:
+        """Send any number of documents, some at a time, and tell what became of them after each commit."""
+        held: list[bytes] = []
+        size = sent = 0
+        async for document in _each(documents):
+            line = document if isinstance(document, bytes) else ndjson(document)
+            held.append(line if line.endswith(b"\n") else line + b"\n")
+            size += len(line)
+            if len(held) >= BATCH_DOCUMENTS or size >= BATCH_BYTES:
+                yield await self._send_lines(collection, held, sent)
+                sent += len(held)
+                held, size = [], 0
+        if held:
+            yield await self._send_lines(collection, held, sent)
+
+    async def _send_lines(self, collection: str, lines: list[bytes], before: int) -> ImportedBatch:
+        headers, body = {"Content-Type": "application/x-ndjson"}, b"".join(lines)
+        path = f"{_path(collection)}/documents"
+        outcome = await self.call("POST", path, content=body, headers=headers, repeatable=True)
+        errors = [{**error, "line": error["line"] + before} for error in outcome.get("errors", ())]
+        return cast(ImportedBatch, {**outcome, "errors": errors, "lines": len(lines)})
+
+    async def import_documents(
+        self,
+        collection: str,
+        documents: Documents,
+        *,
+        wait: bool = False,
+        progress: Callable[[ImportResult], None] = lambda _: None,
+    ) -> ImportResult:
+        """Send any number of documents; those that are refused do not stop the others. `progress`: after each commit.
+
+        `wait`: return when no document of the collection waits to become searchable.
+        """
+        result = ImportResult()
+        async for batch in self.import_batches(collection, documents):
+            result.sent += batch["lines"]
+            for name in ("created", "updated", "unchanged"):
+                setattr(result, name, getattr(result, name) + batch[name])
+            result.errors += batch["errors"]
+            progress(result)
+        while wait:
+            state = await self.collection(collection)
+            wait = bool(state["counts"]["pending"]) or state["lexical_lag_seconds"] != 0
+            if wait:
+                await self._connection.sleep(0.2)
+        return result
+
+    async def get(self, collection: str, id: str) -> StoredDocument:
+        path = f"{_path(collection)}/documents/{quote(id, safe='')}"
+        return cast(StoredDocument, await self.call("GET", path))
+
+    async def fetch(
+        self, collection: str, ids: Sequence[str], *, include: Sequence[str] = ("text", "metadata")
+    ) -> list[StoredDocument]:
+        """Those of the documents that exist, in the order of the ids."""
+        found: list[StoredDocument] = []
+        for at in range(0, len(ids), FETCH):
+            body = {"ids": list(ids[at : at + FETCH]), "include": list(include)}
+            answer = await self.call("POST", f"{_path(collection)}/documents/get", json=body, repeatable=True)
+            found += answer["documents"]
+        return found
+
+    async def documents(
+        self, collection: str, filter: Filter | None = None, *, include: Sequence[str] = ("text", "metadata")
+    ) -> AsyncIterator[StoredDocument]:
+        """All documents that pass the filter, ordered by id, read page by page."""
+        params: Json = {"limit": PAGE, "include": list(include), "filter": json.dumps(filter or {})}
+        while True:
+            page = await self.call("GET", f"{_path(collection)}/documents", params=params)
+            for document in page["documents"]:
+                yield document
+            if page["next_cursor"] is None:
+                return
+            params["cursor"] = page["next_cursor"]
+
+    async def count(self, collection: str, filter: Filter | None = None) -> int:
+        """How many documents pass the filter, exactly."""
+        body = {"filter": filter or {}}
+        answer = await self.call("POST", f"{_path(collection)}/documents/count", json=body, repeatable=True)
+        return int(answer["count"])
+
+    async def patch(self, collection: str, id: str, changes: Mapping[str, Any]) -> Json:
+        """Change title, text or metadata by a JSON merge patch: objects are merged, None removes."""
+        return await self.call("PATCH", f"{_path(collection)}/documents/{quote(id, safe='')}", json=dict(changes))
+
+    async def delete(
+        self, collection: str, ids: Sequence[str] | None = None, *, filter: Filter | None = None
+    ) -> Deleted:
+        """Delete documents by their ids, or those that pass a filter."""
+        path, deleted, missing = f"{_path(collection)}/documents/delete", 0, list[str]()
+        if ids is None:
+            return cast(Deleted, await self.call("POST", path, json={"filter": filter}, repeatable=True))
+        for at in range(0, len(ids), FETCH):
+            answer = await self.call("POST", path, json={"ids": list(ids[at : at + FETCH])}, repeatable=True)
+            deleted, missing = deleted + answer["deleted"], missing + answer["missing"]
+        return {"deleted": deleted, "missing": missing}
+
+    async def delete_all(self, collection: str) -> Deleted:
+        """Delete all documents; the collection stays."""
+        path = f"{_path(collection)}/documents/delete"
+        params = {"confirm": collection}
+        return cast(Deleted, await self.call("POST", path, json={"all": True}, params=params, repeatable=True))
+
+    async def search(
+        self, collection: str, query: str | Mapping[str, Any] | None = None, **options: Unpack[SearchOptions]
+    ) -> SearchAnswer:
+        """`query`: a text, or the whole body of a search as the API reference has it; None: with `vector` or `like`."""
+        body = _search_body(query, options)
+        return cast(SearchAnswer, await self.call("POST", f"{_path(collection)}/search", json=body, repeatable=True))
+
+    async def search_batch(self, collection: str, searches: Sequence[str | Mapping[str, Any]]) -> list[SearchAnswer]:
+        """Several searches in one request; texts that they share are encoded once."""
+        body = {"searches": [_search_body(one, {}) for one in searches]}
+        answer = await self.call("POST", f"{_path(collection)}/search/batch", json=body, repeatable=True)
+        return cast(list[SearchAnswer], answer["results"])
+
+    async def similar(self, collection: str, id: str, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
+        """Documents that are similar to one document."""
+        path = f"{_path(collection)}/similar/{quote(id, safe='')}"
+        answer = await self.call("POST", path, json={"k": k, "filter": filter}, repeatable=True)
+        return cast(list[Hit], answer["hits"])
+
+    async def embed(
+        self, texts: Sequence[str], *, model: str = "default", input_type: Literal["query", "document"] = "document"
+    ) -> list[list[float]]:
+        body = {"input": list(texts), "model": model, "input_type": input_type}
+        answer = await self.call("POST", "/v1/embeddings", json=body, repeatable=True)
+        return [one["embedding"] for one in answer["data"]]
+
+    async def rerank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[RankedDocument]:
+        """Best first."""
+        body = {"query": query, "documents": list(documents)} | ({} if top_n is None else {"top_n": top_n})
+        return cast(list[RankedDocument], (await self.call("POST", "/rerank", json=body, repeatable=True))["results"])
+
+
+def ndjson(value: Mapping[str, Any]) -> bytes:
+    """A line of JSON."""
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
+def _path(collection: str) -> str:
+    return f"/v1/collections/{quote(collection, safe='')}"
+
+
+def _search_body(query: str | Mapping[str, Any] | None, options: Mapping[str, Any]) -> Json:
+    asked = query if isinstance(query, Mapping) else {} if query is None else {"query": query}
+    return {**asked, **options}
+
+
+def _retry_after(response: httpx.Response, otherwise: float) -> float:
+    try:
+        return min(LONGEST_PAUSE, max(0.0, float(response.headers["Retry-After"])))
+    except (KeyError, ValueError):  # without it, or a date
+        return otherwise
+
+
+async def _each(documents: Documents) -> AsyncIterator[Document | bytes]:
+    if isinstance(documents, AsyncIterable):
+        async for document in documents:
+            yield document
+    else:
+        for document in documents:
+            yield document
