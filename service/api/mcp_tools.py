@@ -5,7 +5,6 @@ Import it late: the SDK takes some 25 MB of memory and .4 s of processor time.
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 import httpx
 from mcp.server.mcpserver import Context, MCPServer
@@ -108,7 +107,10 @@ def create_server(send: Send, *, writes: bool) -> MCPServer:
         start: Annotated[int, Field(ge=0, description="First character of the text to read.")] = 0,
     ) -> Json:
         """Title, text and metadata of a document. Of a long text a part; `next_start` is where the next one begins."""
-        document = await ask(context, "GET", f"/v1/collections/{collection}/documents/{quote(id, safe='')}")
+        found = await ask(context, "POST", f"/v1/collections/{collection}/documents/fetch", {"ids": [id]})
+        if not found["documents"]:
+            raise ToolError(f"there is no document {id!r}")
+        document = found["documents"][0]
         end, length = start + DOCUMENT_CHARACTERS, len(document["text"])
         return {**document, "text": document["text"][start:end], "next_start": end if end < length else None}
 

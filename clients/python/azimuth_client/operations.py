@@ -212,7 +212,7 @@ class Operations:
         found: list[StoredDocument] = []
         for at in range(0, len(ids), FETCH):
             body = {"ids": list(ids[at : at + FETCH]), "include": list(include)}
-            answer = await self.call("POST", f"{_path(collection)}/documents/get", json=body, repeatable=True)
+            answer = await self.call("POST", f"{_path(collection)}/documents/fetch", json=body, repeatable=True)
             found += answer["documents"]
         return found
 
@@ -232,7 +232,7 @@ class Operations:
     async def count(self, collection: str, filter: Filter | None = None) -> int:
         """How many documents pass the filter, exactly."""
         body = {"filter": filter or {}}
-        answer = await self.call("POST", f"{_path(collection)}/documents/count", json=body, repeatable=True)
+        answer = await self.call("POST", f"{_path(collection)}/count", json=body, repeatable=True)
         return int(answer["count"])
 
     async def patch(self, collection: str, id: str, changes: Mapping[str, Any]) -> Json:
