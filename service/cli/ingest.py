@@ -11,10 +11,11 @@ from io import BufferedReader
 from itertools import accumulate, chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import typer
 
+from azimuth_client.shapes import StoredDocument
 from service.cli import load_documents, shell
 from service.cli.load_documents import LoadResult
 from service.cli.shell import EXIT_PARTIAL, Collection, Url, err, print_err
@@ -105,19 +106,16 @@ def _delete_gone(
 ) -> int:
     """Delete what files that were read no longer hold and, with `prune`, all of files that are gone from `roots`."""
     where = {SOURCE: {"$in": sorted(set(roots))}}
-    documents = f"/v1/collections/{collection}/documents"
-    if not reader.read or client.call("POST", f"{documents}/count", json={"filter": where})["count"] <= len(ids):
+    if not reader.read or client.count(collection, where) <= len(ids):
         return 0
 
-    def gone(document: dict[str, Any]) -> bool:
+    def gone(document: StoredDocument) -> bool:
         file = document["metadata"]["ingested"]["file"]
         unread = any(file == one or file.startswith(f"{one}/") for one in reader.problems)
         return document["id"] not in ids and (file in reader.read or (prune and not unread))
 
     found = [one["id"] for one in client.documents(collection, where) if gone(one)]
-    for start in range(0, len(found), 1_000):
-        client.call("POST", f"{documents}/delete", json={"ids": found[start : start + 1_000]})
-    return len(found)
+    return client.delete(collection, found)["deleted"]
 
 
 def _tell(loaded: LoadResult, reader: FileReader, any_read: bool, deleted: int, *, as_json: bool) -> None:

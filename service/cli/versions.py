@@ -65,7 +65,7 @@ def promote(
     note: shell.Note = "",
     url: shell.Url = None,
 ) -> None:
-    """Let a version answer from now on. ApiError (exit code 1) where a check of its evidence failed."""
+    """Let a version answer from now on. Refused (exit code 1) where a check of its evidence failed."""
     with shell.connect(url) as client:
         shell.print_out(promote_version(client, collection, number, force=force, note=note, url=url))
 
