@@ -17,7 +17,9 @@ RUN version="$(sed -n 's/^torch==//p' requirements.lock)" \
 COPY service service
 COPY clients/python clients/python
 COPY migrations migrations
-RUN /opt/azimuth/bin/pip install --constraint requirements.lock .
+# Optional parts, such as multilingual,files.
+ARG EXTRAS=
+RUN /opt/azimuth/bin/pip install --constraint requirements.lock ".${EXTRAS:+[${EXTRAS}]}"
 
 FROM python:3.12.12-slim-bookworm
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/azimuth azimuth \
