@@ -44,7 +44,9 @@ from service.versions.shadow_traffic import ShadowTraffic
 from service.versions.state_machine import VersionStateMachine
 from tests.fakes import FakeAdapters, FakeQueue, FakeStore, FakeVectors
 
-LIMITS = RequestLimits(body_bytes=200_000, line_bytes=2_000, documents=DocumentLimits(text_length=1_000, batch=5))
+LIMITS = RequestLimits(
+    body_bytes=200_000, line_bytes=2_000, upload_bytes=100_000, documents=DocumentLimits(text_length=1_000, batch=5)
+)
 """Small, so that tests can go beyond them quickly."""
 
 Json = dict[str, Any]

@@ -42,6 +42,7 @@ from service.api.routes import (
     recall,
     rerank,
     search,
+    upload,
     versions,
 )
 from service.api.web_security import WebSecurityMiddleware
@@ -49,6 +50,7 @@ from service.api.web_security import WebSecurityMiddleware
 RESOURCES = (
     collections,
     documents,
+    upload,
     document_reads,
     search,
     versions,

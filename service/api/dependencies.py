@@ -1,5 +1,6 @@
 """What handlers need of the rest of the service. `runtime` builds one `Service` and passes it to `create_app`."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -40,13 +41,14 @@ LongTexts = Literal["truncate", "chunk-mean", "refuse"]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RequestLimits:
     """Limits of one request. `body_seconds`: to wait for a body, and more as it arrives.
-    `line_bytes` is for the lines of NDJSON streams, which may have any length as a whole.
+    `line_bytes` is for the lines of NDJSON streams, which may have any length as a whole; `upload_bytes`: of files.
     `concurrent`: most requests to one route at once. `budget_ms`: of a search that brings none.
     `long_texts`: what becomes of texts to encode that are longer than the model takes; None: as usual in each API."""
 
     body_bytes: int = 32 * 2**20
     body_seconds: float = 60.0
     line_bytes: int = 8 * 2**20
+    upload_bytes: int = 100 * 2**20
     concurrent: int = 64
     budget_ms: float | None = None
     long_texts: LongTexts | None = None
@@ -57,6 +59,7 @@ class RequestLimits:
 class Service:
     """The running service as the HTTP API sees it.
 
+    `uploads`: held while the files of one are read.
     `allowed_hosts`: see `web_security.WebSecurityMiddleware`. `model_aliases`: other names of models, see the setting.
     `metrics`, `docs`: whether there are `/metrics`, and `/docs` with `/openapi.json`. `mcp_writes`: see the setting.
     `missing` names what it still needs before it can answer (empty: ready). `refresh_metrics` updates the gauges that
@@ -92,6 +95,7 @@ class Service:
     docs: bool
     languages: frozenset[str]
     mcp_writes: bool = False
+    uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
     model_aliases: Mapping[str, str] = field(default_factory=dict)
     missing: Callable[[], Awaitable[list[str]]]
     refresh_metrics: Callable[[], Awaitable[None]]

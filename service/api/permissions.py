@@ -63,6 +63,7 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     f"POST {_ONE}/count": _READ,
     f"GET {_ONE}/export": _READ,
     f"POST {_ONE}/documents/delete": _WRITE,
+    f"POST {_ONE}/documents/upload": _WRITE,
     f"GET {_ONE}/documents/failed": _LOOK,
     f"GET {_ONE}/documents/fetch": _READ,
     f"POST {_ONE}/documents/fetch": _READ,

@@ -42,6 +42,9 @@ class JsonRoute(APIRoute):
         of_body = () if set(self.methods or ()) <= SAFE_METHODS else (415,) if self.body_field is None else (413, 415)
         self.responses = error_responses(*of_body, 422) | self.responses
 
+    def takes_form(self, request: Request) -> bool:
+        return False
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         known = _field_names(self.dependant.query_params)
@@ -56,7 +59,11 @@ class JsonRoute(APIRoute):
             if unknown := [name for name in request.query_params if name not in known]:
                 hint = "it is a field of the body" if unknown[0] in in_body else f"this route takes {listed}"
                 raise Invalid.at(unknown[0], f"unknown query parameter; {hint}")
-            if request.method not in SAFE_METHODS and media_type(request) in FORM_TYPES:
+            if (
+                request.method not in SAFE_METHODS
+                and media_type(request) in FORM_TYPES
+                and not self.takes_form(request)
+            ):
                 raise HTTPException(415, f"this route takes {JSON}, not {media_type(request)}")
             if body is not None:
                 max_bytes = request.app.state.service.limits.body_bytes
@@ -72,6 +79,19 @@ class QueryRoute(JsonRoute):
     """A route that changes nothing, whatever its method is."""
 
     changes_nothing = True
+
+
+class UploadRoute(JsonRoute):
+    """A route that takes bodies of any type, forms among them."""
+
+    def takes_form(self, request: Request) -> bool:
+        """Not from a browser that does not tell where the form comes from; the names of all browsers begin so."""
+        headers = request.headers
+        return (
+            "origin" in headers
+            or "sec-fetch-site" in headers
+            or "mozilla/" not in headers.get("user-agent", "").lower()
+        )
 
 
 class OtherApiRoute(QueryRoute):

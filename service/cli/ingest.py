@@ -1,6 +1,5 @@
 """`azimuth ingest`: documents from JSON lines, and from files of any kind."""
 
-import bisect
 import json
 import shutil
 import sys
@@ -8,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from glob import has_magic
 from io import BufferedReader
-from itertools import accumulate, chain
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, cast
@@ -119,10 +118,8 @@ def _delete_gone(
 
 
 def _tell(loaded: LoadResult, reader: FileReader, any_read: bool, deleted: int, *, as_json: bool) -> None:
-    ends, names = list(accumulate(reader.read.values())), list(reader.read)
     for error in loaded.errors[:20]:
-        at = bisect.bisect_left(ends, error["line"])
-        print_err(f"{names[at] if at < len(names) else 'line ' + str(error['line'])}: {error['error']}")
+        print_err(f"{reader.file_of(error['line']) or 'line ' + str(error['line'])}: {error['error']}")
     for file, reason in reader.problems.items():
         print_err(f"{file}: {reason}")
     for file, reason in reader.skipped.items():

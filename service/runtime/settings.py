@@ -139,6 +139,7 @@ class Settings(BaseSettings):
 
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="Largest JSON body; NDJSON streams have no limit.")
     max_line_bytes: int = Field(8 * 2**20, ge=1024, description="Longest line of an NDJSON stream.")
+    max_upload_bytes: int = Field(100 * 2**20, ge=1024, description="Largest upload of files, packed or not.")
     max_text_length: int = Field(1_000_000, ge=1, description="Longest text of a document, in code points.")
     max_batch: int = Field(1_000, ge=1, le=10_000, description="Most documents in one JSON request.")
 

@@ -109,7 +109,7 @@ def _documents(content: object, generate_ids: bool) -> list[Document]:
 
 
 def _parse_lines(lines: NumberedLines, too_long: str, generate_ids: bool) -> list[tuple[int, Document | str]]:
-    return [(number, too_long if line is None else _parse_line(line, generate_ids)) for number, line in lines]
+    return [(number, too_long if line is None else parse_line(line, generate_ids)) for number, line in lines]
 
 
 def _add_id(document: object) -> None:
@@ -117,7 +117,7 @@ def _add_id(document: object) -> None:
         document.setdefault("id", str(uuid4()))
 
 
-def _parse_line(line: bytes, generate_id: bool) -> Document | str:
+def parse_line(line: bytes, generate_id: bool = False) -> Document | str:
     """The document of a line, or why it is refused."""
     try:
         content = parse_json(line)

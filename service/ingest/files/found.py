@@ -112,10 +112,12 @@ def _on_disk(name: str, path: Path) -> FoundFile:
     except OSError as error:
         return FoundFile(name=name, path=path, problem=error.strerror or str(error))
     modified = datetime.fromtimestamp(state.st_mtime, UTC).isoformat(timespec="seconds")
-    return _checked(FoundFile(name=name, path=path, modified=modified), state.st_size)
+    return checked(FoundFile(name=name, path=path, modified=modified))
 
 
-def _checked(found: FoundFile, size: int) -> FoundFile:
+def checked(found: FoundFile) -> FoundFile:
+    """With a problem where its name or size is one."""
+    size = found.path.stat().st_size
     kind = mimetypes.guess_type(found.name)[0] or ""
     if _BINARY.match(kind) and not found.name.endswith((".svg", ".ts")):
         return replace(found, problem=f"has no text ({kind})", skipped=True)
@@ -141,7 +143,7 @@ def _fetched(url: str, folder: Path) -> Iterator[FoundFile]:
         if not PurePosixPath(name).suffix:
             kind = answer.headers.get("content-type", "").partition(";")[0]
             name += mimetypes.guess_extension(kind) or ""
-        yield _checked(FoundFile(name=name, path=target), target.stat().st_size)
+        yield checked(FoundFile(name=name, path=target))
         return
     try:
         from fsspec.core import url_to_fs
@@ -159,7 +161,7 @@ def _fetched(url: str, folder: Path) -> Iterator[FoundFile]:
         except OSError as error:
             yield FoundFile(name=name, path=target, problem=str(error))
         else:
-            yield _checked(FoundFile(name=name, path=target), target.stat().st_size)
+            yield checked(FoundFile(name=name, path=target))
 
 
 def is_archive(name: str) -> bool:
@@ -185,11 +187,7 @@ def unpack(found: FoundFile, folder: Path) -> Sequence[FoundFile]:
             found = replace(found, name=inner.as_posix(), path=plain)
             if inner.suffix.lower() != ".tar":
                 nested = is_archive(found.name) or inner.suffix.lower() == ".zip"
-                return [
-                    replace(found, problem="is an archive within an archive")
-                    if nested
-                    else _checked(found, plain.stat().st_size)
-                ]
+                return [replace(found, problem="is an archive within an archive") if nested else checked(found)]
         if inner.suffix.lower() == ".tar":
             with tarfile.open(found.path, "r:") as tar:
                 entries: Iterator[Entry] = (
@@ -221,7 +219,7 @@ def _members(found: FoundFile, folder: Path, entries: Iterator[Entry], left: int
             try:
                 with opened() as data:
                     left -= _copy(data, one.path, left)
-                yield _checked(one, one.path.stat().st_size)
+                yield checked(one)
             except Unreadable as error:
                 yield replace(one, problem=str(error))
                 return

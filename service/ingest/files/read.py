@@ -71,6 +71,14 @@ class FileReader:
                 else:
                     yield from self._read(one, source, Path(folder) / "documents")
 
+    def file_of(self, line: int) -> str:
+        """Which file gave the document that came as number `line`, from 1; empty where none did."""
+        for name, documents in self.read.items():
+            line -= documents
+            if line <= 0:
+                return name
+        return ""
+
     def _read(self, one: FoundFile, source: str, target: Path) -> Iterator[bytes]:
         ours = {"ingested": {"source": source, "file": one.name}}
         try:

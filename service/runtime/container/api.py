@@ -115,6 +115,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
             body_bytes=settings.max_body_bytes,
             body_seconds=settings.body_timeout_seconds,
             line_bytes=settings.max_line_bytes,
+            upload_bytes=settings.max_upload_bytes,
             concurrent=settings.max_concurrent_searches,
             budget_ms=settings.budget_ms or None,
             long_texts=settings.long_texts,

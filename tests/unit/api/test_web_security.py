@@ -169,7 +169,7 @@ async def test_others_may(headers: dict[str, str]) -> None:
 
 
 def test_no_form_changes_anything() -> None:
-    """On any route that can be asked to change something, also those that take no body."""
+    """On any route that can be asked to change something, also those that take no body: from an old browser."""
     app = create_app(build()[0])
 
     async def send() -> None:
@@ -178,7 +178,8 @@ def test_no_form_changes_anything() -> None:
                 url = path.replace("{collection}", "papers").replace("{number}", "1").replace("{id}", "a")
                 for method in operations.keys() - {"get"}:
                     for kind in sorted(FORM_TYPES):
-                        answer = await client.request(method, url, headers={"Content-Type": f"{kind}; charset=utf-8"})
+                        headers = {"Content-Type": f"{kind}; charset=utf-8", "User-Agent": "Mozilla/5.0"}
+                        answer = await client.request(method, url, headers=headers)
                         assert_problem(answer, 415)
 
     asyncio.run(send())
