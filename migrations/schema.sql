@@ -3,6 +3,11 @@
 
 CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public;
 
+CREATE TABLE public.aliases (
+    alias text NOT NULL COLLATE pg_catalog."C",
+    collection_id bigint NOT NULL
+);
+
 CREATE TABLE public.api_key_changes (
     number bigint NOT NULL,
     at timestamp with time zone NOT NULL,
@@ -228,6 +233,9 @@ CREATE TABLE public.search_efforts (
     target double precision DEFAULT 0 NOT NULL
 );
 
+ALTER TABLE ONLY public.aliases
+    ADD CONSTRAINT aliases_pkey PRIMARY KEY (alias);
+
 ALTER TABLE ONLY public.api_key_changes
     ADD CONSTRAINT api_key_changes_pkey PRIMARY KEY (number);
 
@@ -299,6 +307,9 @@ CREATE INDEX indexed_values_several ON public.indexed_values USING btree (collec
 CREATE INDEX jobs_claimable_by_collection ON public.jobs USING btree (collection_id, priority, enqueued_at, available_at) WHERE (set_aside_at IS NULL);
 
 CREATE INDEX jobs_set_aside ON public.jobs USING btree (collection_id, document_id) WHERE (set_aside_at IS NOT NULL);
+
+ALTER TABLE ONLY public.aliases
+    ADD CONSTRAINT aliases_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.audit
     ADD CONSTRAINT audit_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;

@@ -25,6 +25,7 @@ from service.api.middleware import (
 )
 from service.api.permissions import authorize
 from service.api.routes import (
+    aliases,
     audit,
     collections,
     console,
@@ -49,6 +50,7 @@ from service.api.web_security import WebSecurityMiddleware
 
 RESOURCES = (
     collections,
+    aliases,
     documents,
     upload,
     document_reads,

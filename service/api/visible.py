@@ -17,7 +17,7 @@ from service.core.ids import CollectionId, CollectionName, DocumentId
 from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
 from service.core.search import SearchRequest, SearchResult
-from service.core.versions import EmbedderVersion
+from service.core.versions import AuditEntry, EmbedderVersion
 from service.search.encode_query import SharedQueryEncoding
 from service.search.pipeline import SearchPipeline
 
@@ -54,17 +54,42 @@ class VisibleCollections:
         """What is done to one that was found here."""
         return getattr(self._collections, name)
 
-    def _require(self, name: CollectionName) -> None:
+    def _require(self, name: CollectionName, asked: CollectionName | None = None) -> None:
         if not self._access.sees(name):
-            raise CollectionNotFound(f"There is no collection named {name}.")
+            raise CollectionNotFound(f"There is no collection named {asked or name}.")
 
     async def create(self, name: CollectionName, *details: Any) -> Collection:
         self._require(name)
         return await self._collections.create(name, *details)
 
-    async def by_name(self, name: CollectionName) -> Collection:
+    async def rename(self, collection: Collection, name: CollectionName, entry: AuditEntry) -> Collection:
         self._require(name)
-        return await self._collections.by_name(name)
+        return await self._collections.rename(collection, name, entry)
+
+    async def copy(
+        self, source: Collection, version: EmbedderVersion, name: CollectionName, *details: Any
+    ) -> Collection:
+        self._require(name)
+        return await self._collections.copy(source, version, name, *details)
+
+    async def by_name(self, name: CollectionName) -> Collection:
+        """An alias leads to what the key is for, whatever the alias is called, and to nothing else."""
+        target = name if self._access.sees(name) else (await self._collections.aliases()).get(name, name)
+        self._require(target, name)
+        found = await self._collections.by_name(target)
+        self._require(found.name, name)
+        return found
+
+    async def aliases(self) -> Mapping[CollectionName, CollectionName]:
+        return {alias: name for alias, name in (await self._collections.aliases()).items() if self._access.sees(name)}
+
+    async def set_aliases(self, changes: Mapping[CollectionName, CollectionId | None], *details: Any) -> None:
+        """The key must be for the name of an alias, as for that of a collection, and for what it leads to so far."""
+        present = await self._collections.aliases()
+        for alias in changes:
+            self._require(alias)
+            self._require(present.get(alias, alias), alias)
+        await self._collections.set_aliases(changes, *details)
 
     async def all(self) -> tuple[Collection, ...]:
         return tuple(one for one in await self._collections.all() if self._access.sees(one.name))
@@ -168,15 +193,15 @@ class VisibleSearch:
     _documents: Documents
     _access: Access
 
-    def forget(self, name: CollectionName) -> None:
-        self._search.forget(name)
+    def forget(self) -> None:
+        self._search.forget()
 
     async def run(
         self, name: CollectionName, request: SearchRequest, shared: SharedQueryEncoding | None = None
     ) -> SearchResult:
         collection = await self._collections.by_name(name)
         if self._access.where is None:
-            return await self._search.run(name, request, shared)
+            return await self._search.run(collection.name, request, shared)
         if request.like is not None and request.like.ids:
             visible = await self._documents.filter_ids(collection.id, list(request.like.ids), And(()))
             missing = [(field, one.id) for field, one in request.like.by_field if one.id not in {None, *visible}]
@@ -184,5 +209,5 @@ class VisibleSearch:
                 errors = [FieldError(field, f"there is no document {id_!r}") for field, id_ in missing]
                 raise Invalid("; ".join(f"{error.field}: {error.message}" for error in errors), errors)
         within = replace(request, where=self._access.within(collection, request.where))
-        result = await self._search.run(name, within, shared)
+        result = await self._search.run(collection.name, within, shared)
         return replace(result, dense=replace(result.dense, selectivity=None))  # tells how many documents there are

@@ -103,6 +103,9 @@ ACTION_TEXTS = {
     "judgments": "judgments changed",
     "settings": "settings changed",
     "tuned": "ranking tuned on version {version}",
+    "renamed": "renamed to {details[after]}",
+    "alias_set": "alias {details[alias]} leads here",
+    "alias_deleted": "alias {details[alias]} deleted",
 }
 """Actions whose text is more than `version 2 paused`."""
 

@@ -245,6 +245,9 @@ Action = Literal[
     "tuned",
     "effort",
     "reindexed",
+    "renamed",
+    "alias_set",
+    "alias_deleted",
 ]
 
 

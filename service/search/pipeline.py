@@ -96,7 +96,7 @@ class SearchPipeline:
         except NotFound:
             # The cached space may be of a collection that was deleted, and recreated, meanwhile, or of a version
             # that was active a moment ago and is retired by now.
-            self.forget(name)
+            self.forget()
             return await self._search(name, request, shared)
         finally:
             self._free += 1
@@ -105,9 +105,9 @@ class SearchPipeline:
         """Answer a search that no client waits for: beside the limit of live ones, and not in their metrics."""
         return await self._search(name, request, SharedQueryEncoding([request]), live=False)
 
-    def forget(self, name: CollectionName) -> None:
-        """This process changed the collection: the next search reads its space anew."""
-        self._spaces.forget(name)
+    def forget(self) -> None:
+        """This process changed a collection: the next search reads its space anew."""
+        self._spaces.forget()
 
     async def _search(
         self, name: CollectionName, request: SearchRequest, shared: SharedQueryEncoding, *, live: bool = True

@@ -81,7 +81,7 @@ class SpaceResolver:
             if found is not None:
                 self._cached.put(key, found, CACHE_SECONDS)
 
-    def forget(self, name: CollectionName) -> None:
-        """This process changed the collection: the next search reads it anew."""
-        self._cached.forget(lambda key: key[0] == name)
-        self._pending = {key: task for key, task in self._pending.items() if key[0] != name}
+    def forget(self) -> None:
+        """This process changed a collection: the next search reads it anew, under whatever name or alias."""
+        self._cached.forget(lambda _: True)
+        self._pending = {}

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
+from service.core.change_feed import Position
 from service.core.collections import (
     ChunkingSettings,
     Collection,
@@ -17,20 +18,24 @@ from service.core.collections import (
     CollectionSettings,
     EmbedderSpec,
     FusionSettings,
+    Storage,
 )
-from service.core.errors import CollectionNotFound, Conflict, TimedOut, VersionNotFound
-from service.core.ids import CollectionId, CollectionName, VersionNumber
+from service.core.errors import CollectionNotFound, Conflict, NotFound, TimedOut, VersionNotFound
+from service.core.filters import And
+from service.core.ids import CollectionId, CollectionName, DocumentId, VersionNumber
 from service.core.ports.collections import Collections
-from service.core.versions import EmbedderIdentity
+from service.core.versions import AuditEntry, EmbedderIdentity
 from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.connection.pool import Pool
+from service.store.postgres.filters.indexed_fields import IndexedFields
 from service.store.postgres.vectors import vector_tables
 from service.store.postgres.versions.versions import PostgresVersions
-from tests.storages import sealed
-from tests.world import Adapters
+from tests.storages import STORAGES, sealed, stored_as
+from tests.world import Adapters, build, doc, later
 
 NOW = datetime(2026, 5, 4, 12, 30, tzinfo=UTC)
 IDENTITY = EmbedderIdentity(parts={"weights": "sha256:ab", "pooling": "mean"}, dimensions=4, max_tokens=256)
+RENAMED = AuditEntry(at=NOW, actor="tests", action="renamed")
 CANARY = {"a text": (0.5, 0.5, 0.5, 0.5), "another": (1.0, 0.0, 0.0, 0.0)}
 SETTINGS = CollectionSettings(
     embedder=EmbedderSpec(model="some/model", revision="r1", query_prompt="query: ", dimensions=4),
@@ -271,3 +276,69 @@ async def test_a_deletion_ends_a_running_index_build(pool: Pool) -> None:
     with pytest.raises(TimedOut):
         await build
     assert await value(pool, "SELECT to_regclass(%s)", table) is None
+
+
+async def test_names_and_aliases_are_taken_once(collections: Collections) -> None:
+    papers, other = await create(collections, "papers"), await create(collections, "other")
+    live, name = CollectionName("live"), CollectionName("papers-2")
+    await collections.set_aliases({live: papers.id}, NOW, "tests")
+    assert await collections.by_name(live) == papers
+    for taken in (live, other.name):
+        with pytest.raises(Conflict):
+            await create(collections, taken)
+        with pytest.raises(Conflict):
+            await collections.rename(papers, taken, RENAMED)
+    with pytest.raises(Conflict):
+        await collections.set_aliases({CollectionName("new"): papers.id, other.name: papers.id}, NOW, "tests")
+    with pytest.raises(NotFound):
+        await collections.set_aliases({CollectionName("new"): papers.id, name: None}, NOW, "tests")
+    renamed = await collections.rename(papers, name, RENAMED)
+    assert renamed == replace(papers, name=name)
+    assert await collections.aliases() == {live: name}
+    assert await collections.by_name(live) == await collections.by_name(name) == renamed
+    with pytest.raises(CollectionNotFound):
+        await collections.by_name(papers.name)
+    await collections.set_aliases({live: other.id, papers.name: papers.id}, NOW, "tests")
+    assert await collections.aliases() == {live: other.name, papers.name: name}
+    await collections.delete(papers.id)
+    assert await collections.aliases() == {live: other.name}
+    with pytest.raises(CollectionNotFound):
+        await collections.rename(papers, CollectionName("gone"), RENAMED)
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("storage", STORAGES)
+async def test_a_copy_has_the_documents_and_vectors_of_one_moment(pool: Pool, storage: Storage) -> None:
+    world = await stored_as(await build(pool), storage)
+    settings = replace(world.collection.settings, indexed=("n",), candidates=7)
+    world.collection = await world.collections.update(world.collection, settings)
+    await world.put(doc("a", "first second", n=1), doc("b", "other"), doc("c", "is replaced"), doc("d", "goes"))
+    await world.drain()
+    await world.put(doc("c", "not encoded yet", n=3))
+    await world.delete("d")
+    source = await world.vectors.chunks(world.version, [DocumentId("a"), DocumentId("b")])
+    copied = await world.collections.copy(world.collection, world.version, CollectionName("copy"), later(1), "tests")
+    (version,) = await world.versions.of(copied.id)
+    assert (copied.settings, version.fingerprint) == (settings, world.version.fingerprint)
+    assert version.index == world.version.index
+    documents = await world.documents.page(copied.id, None, 10, None)
+    assert [(one.id, one.text, dict(one.metadata), one.revision) for one in documents] == [
+        ("a", "first second", {"n": 1}, 1),
+        ("b", "other", {}, 1),
+        ("c", "not encoded yet", {"n": 3}, 1),
+    ]
+    chunks = await world.vectors.chunks(version, [one.id for one in documents])
+    assert [(place._replace(content_revision=1), list(vector)) for place, vector in source] == [
+        (place, list(vector)) for place, vector in chunks
+    ]
+    claimed = await world.queue.claim([version], 10, "w", later(2), timedelta(seconds=60))
+    assert [one.job.document_id for one in claimed] == ["c"]
+    assert (await world.changes.after(copied.id, Position(), 10, later(2))).changes != ()
+    await IndexedFields(pool).maintain(later(2))
+    assert [field.state for field in await world.collections.fields(copied.id)] == ["ready"]
+    with pytest.raises(Conflict):
+        await world.collections.copy(world.collection, world.version, copied.name, later(3), "tests")
+    await world.collections.delete(world.collection.id)
+    with pytest.raises(CollectionNotFound):
+        await world.collections.copy(world.collection, world.version, CollectionName("late"), later(3), "tests")
+    assert await world.documents.count(copied.id, And(())) == 3

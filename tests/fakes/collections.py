@@ -8,11 +8,19 @@ from datetime import datetime, timedelta
 import orjson
 
 from service.core.collections import Collection, CollectionCounts, CollectionSettings, FieldState, IndexedField
-from service.core.errors import CollectionNotFound, Conflict, VersionNotFound
+from service.core.errors import CollectionNotFound, Conflict, NotFound, VersionNotFound
 from service.core.filters import Filter
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.recall import Band, EfSetting
-from service.core.versions import ApiProcess, AuditEntry, EmbedderIdentity, EmbedderVersion, Judgments, VersionState
+from service.core.versions import (
+    Action,
+    ApiProcess,
+    AuditEntry,
+    EmbedderIdentity,
+    EmbedderVersion,
+    Judgments,
+    VersionState,
+)
 
 
 class FakeCollections:
@@ -25,6 +33,7 @@ class FakeCollections:
         self.entries: dict[CollectionId, list[AuditEntry]] = {}
         self.judgments: dict[CollectionId, Judgments] = {}
         self.ef_settings: dict[CollectionId, dict[tuple[VersionNumber, Band], EfSetting]] = {}
+        self.alias_ids: dict[CollectionName, CollectionId] = {}
         self._ids = itertools.count(1)
         self._numbers = itertools.count(1)
 
@@ -50,8 +59,7 @@ class FakeCollections:
         now: datetime,
         actor: str = "azimuth",
     ) -> Collection:
-        if any(row.name == name for row in self.rows.values()):
-            raise Conflict
+        self._require_free(name)
         collection = Collection(
             id=CollectionId(next(self._ids)),
             name=name,
@@ -91,9 +99,47 @@ class FakeCollections:
         self.rows[collection.id] = dataclasses.replace(self.rows[collection.id], settings=settings)
         return self.rows[collection.id]
 
+    def _require_free(self, name: CollectionName) -> None:
+        if name in self.alias_ids or any(row.name == name for row in self.rows.values()):
+            raise Conflict
+
+    async def rename(self, collection: Collection, name: CollectionName, entry: AuditEntry) -> Collection:
+        if collection.id not in self.rows:
+            raise CollectionNotFound
+        self._require_free(name)
+        details = {"before": collection.name, "after": name}
+        self.note(collection.id, dataclasses.replace(entry, details=details))
+        self.rows[collection.id] = dataclasses.replace(self.rows[collection.id], name=name)
+        return self.rows[collection.id]
+
+    async def copy(
+        self, source: Collection, version: EmbedderVersion, name: CollectionName, now: datetime, actor: str
+    ) -> Collection:
+        """Of the settings alone: documents live elsewhere."""
+        return await self.create(name, source.settings, version.identity, version.canary, now, actor)
+
+    async def aliases(self) -> Mapping[CollectionName, CollectionName]:
+        return {alias: self.rows[id_].name for alias, id_ in sorted(self.alias_ids.items())}
+
+    async def set_aliases(
+        self, changes: Mapping[CollectionName, CollectionId | None], now: datetime, actor: str
+    ) -> None:
+        for alias, id_ in changes.items():
+            if id_ is None and alias not in self.alias_ids:
+                raise NotFound
+            if id_ is not None and (id_ not in self.rows or any(row.name == alias for row in self.rows.values())):
+                raise Conflict
+        for alias, id_ in changes.items():
+            action: Action = "alias_deleted" if id_ is None else "alias_set"
+            entry = AuditEntry(at=now, actor=actor, action=action, details={"alias": alias})
+            self.note(self.alias_ids[alias] if id_ is None else id_, entry)
+            self.alias_ids.pop(alias, None)
+            if id_ is not None:
+                self.alias_ids[alias] = id_
+
     async def by_name(self, name: CollectionName) -> Collection:
         for row in self.rows.values():
-            if row.name == name:
+            if name == row.name or (name in self.alias_ids and self.alias_ids[name] == row.id):
                 return row
         raise CollectionNotFound
 
@@ -108,6 +154,7 @@ class FakeCollections:
     async def delete(self, collection_id: CollectionId) -> None:
         for table in (self.rows, self.versions, self.known_counts, self.entries, self.judgments):
             table.pop(collection_id, None)
+        self.alias_ids = {alias: id_ for alias, id_ in self.alias_ids.items() if id_ != collection_id}
 
     async def counts(self, collection: Collection, within: Filter | None = None) -> CollectionCounts:
         if collection.id not in self.rows:

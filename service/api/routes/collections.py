@@ -12,11 +12,18 @@ from service.api.dependencies import ActorDep, Service, ServiceDep
 from service.api.problems import error_responses
 from service.api.routing import JsonRoute, require_confirmation
 from service.api.schemas.base import CollectionPath, ConfirmedQuery
-from service.api.schemas.collections import CollectionAnswer, CollectionBody, CollectionsAnswer, version_summary
+from service.api.schemas.collections import (
+    CollectionAnswer,
+    CollectionBody,
+    CollectionsAnswer,
+    NameBody,
+    version_summary,
+)
 from service.core.collections import Collection, CollectionSettings
 from service.core.errors import CollectionNotFound, Conflict, EmbedderChange, Invalid, NotFound
 from service.core.ids import CollectionName
 from service.core.periodic import utc_now
+from service.core.versions import AuditEntry
 
 PUT_ATTEMPTS = 20
 """Most attempts to change a collection that other clients create, change or delete at the same moment."""
@@ -67,7 +74,7 @@ async def _create_or_change(
             raise
         except (CollectionNotFound, Conflict):
             continue
-        service.search.forget(name)
+        service.search.forget()
         return changed, False
     raise Conflict("other clients keep changing this collection; try again")
 
@@ -101,8 +108,34 @@ async def delete(
     found = await service.collections.by_name(collection)
     require_confirmation(found.name, query.confirm, f"the collection {found.name} with all its documents")
     await service.collections.delete(found.id)
-    service.search.forget(found.name)
+    service.search.forget()
     return Response(status_code=204)
+
+
+@router.post("/{collection}/rename", summary="Give a collection another name", responses=error_responses(404, 409, 503))
+async def rename(service: ServiceDep, actor: ActorDep, collection: CollectionPath, body: NameBody) -> CollectionAnswer:
+    """Its aliases follow it. Keys are for names: whoever has one for the new name reaches it from now on."""
+    found = await service.collections.by_name(collection)
+    entry = AuditEntry(at=utc_now(), actor=actor, action="renamed")
+    found = await service.collections.rename(found, body.name, entry)
+    service.search.forget()
+    return await _answer(service, found)
+
+
+@router.post(
+    "/{collection}/copy",
+    summary="Copy a collection",
+    status_code=201,
+    response_model=CollectionAnswer,
+    responses=error_responses(404, 409, 503),
+)
+async def copy(service: ServiceDep, actor: ActorDep, collection: CollectionPath, body: NameBody) -> Response:
+    """Documents, settings and the vectors of the active version, as at one moment. Nothing is encoded again."""
+    found = await service.collections.by_name(collection)
+    active = await service.versions.get(found.id, found.active_version)
+    copied = await service.collections.copy(found, active, body.name, utc_now(), actor)
+    service.lexicon.wake()
+    return JsonResponse(await _answer(service, copied), 201)
 
 
 async def _answer(service: Service, collection: Collection) -> CollectionAnswer:

@@ -98,7 +98,7 @@ async def promote(
     except PromotionRefused as error:
         evidence = (await service.versions.get(found.id, number)).evidence
         return service_error_response(request.scope, error, checks=() if evidence is None else evidence.checks)
-    service.search.forget(found.name)
+    service.search.forget()
     return JsonResponse(await _answer(service, found, await service.versions.get(found.id, number)))
 
 
@@ -117,7 +117,7 @@ async def roll_back(
     found = await service.state_machine.roll_back(
         found, leaving=body.leaving, actor=actor, now=utc_now(), note=body.note
     )
-    service.search.forget(found.name)
+    service.search.forget()
     return await _answer(service, found, await service.versions.get(found.id, found.active_version))
 
 
@@ -137,7 +137,7 @@ async def retire(
     if (await service.versions.get(found.id, number)).spec.external:
         require_confirmation(number, query.confirm, f"the vectors of version {number}, which only clients have,")
     await service.state_machine.retire(found, number, actor=actor, now=utc_now(), note=query.note)
-    service.search.forget(found.name)
+    service.search.forget()
     found = await service.collections.by_name(collection)  # it may have been the previous version
     return await _answer(service, found, await service.versions.get(found.id, number))
 

@@ -189,9 +189,9 @@ DocumentIdField = Annotated[
     AfterValidator(_without_nul),
     Field(min_length=1, max_length=MAX_ID_LENGTH, description="Any text but `.`, `..`; unique in its collection."),
 ]
-CollectionPath = Annotated[
-    CollectionName, Path(pattern="^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of a collection.", examples=["papers"])
-]
+CollectionNameField = Annotated[CollectionName, Field(pattern="^[a-z0-9][a-z0-9_-]{0,62}$", examples=["papers"])]
+CollectionPath = Annotated[CollectionNameField, Path(description="Name of a collection, or an alias.")]
+AliasPath = Annotated[CollectionNameField, Path()]
 DocumentIdPath = Annotated[DocumentIdField, Path()]
 VersionNumberField = Annotated[VersionNumber, Field(ge=1, le=2**31 - 1)]
 VersionPath = Annotated[VersionNumberField, Path()]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from service.api.schemas.base import MAX_DIMENSIONS, RequestBody, Text, VersionNumberField, text_as
+from service.api.schemas.base import MAX_DIMENSIONS, CollectionNameField, RequestBody, Text, VersionNumberField, text_as
 from service.core import filters
 from service.core.collections import (
     ChunkingSettings,
@@ -223,6 +223,32 @@ class CollectionAnswer(TypedDict):
 
 class CollectionsAnswer(TypedDict):
     collections: list[CollectionAnswer]
+
+
+class NameBody(RequestBody):
+    name: CollectionNameField
+
+
+class AliasBody(RequestBody):
+    collection: CollectionNameField
+
+
+class AliasAction(RequestBody):
+    alias: CollectionNameField
+    collection: CollectionNameField | None
+
+
+class AliasesBody(RequestBody):
+    actions: Annotated[list[AliasAction], Field(min_length=1, max_length=100)]
+
+
+class AliasAnswer(TypedDict):
+    alias: str
+    collection: str
+
+
+class AliasesAnswer(TypedDict):
+    aliases: list[AliasAnswer]
 
 
 def version_summary(version: EmbedderVersion) -> VersionSummary:

@@ -5,7 +5,7 @@ from typing import Protocol
 from service.core.collections import Collection, CollectionCounts, CollectionSettings, IndexedField
 from service.core.filters import Filter
 from service.core.ids import CollectionId, CollectionName
-from service.core.versions import AuditEntry, EmbedderIdentity
+from service.core.versions import AuditEntry, EmbedderIdentity, EmbedderVersion
 
 
 class Collections(Protocol):
@@ -33,8 +33,30 @@ class Collections(Protocol):
         The audit entry is completed with the settings before and after; without a change none is written.
         """
 
+    async def rename(self, collection: Collection, name: CollectionName, entry: AuditEntry) -> Collection:
+        """Conflict where the name is taken. The entry is completed with the names."""
+
+    async def copy(
+        self, source: Collection, version: EmbedderVersion, name: CollectionName, now: datetime, actor: str
+    ) -> Collection:
+        """A collection with these settings and documents, and with the vectors of this version: its active version 1.
+
+        Conflict where the name is taken. All of it is there, or nothing.
+        """
+
+    async def aliases(self) -> Mapping[CollectionName, CollectionName]:
+        """The collection of each alias, by name."""
+
+    async def set_aliases(
+        self, changes: Mapping[CollectionName, CollectionId | None], now: datetime, actor: str
+    ) -> None:
+        """Let each alias lead to this collection, or to none any more; all at once.
+
+        Conflict where an alias is the name of a collection; NotFound where one that is to go is not there.
+        """
+
     async def by_name(self, name: CollectionName) -> Collection:
-        """CollectionNotFound where there is none."""
+        """Of this name, or else of this alias. CollectionNotFound where there is none."""
 
     async def get(self, collection_id: CollectionId) -> Collection:
         """CollectionNotFound where there is none."""

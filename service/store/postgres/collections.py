@@ -5,25 +5,24 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from psycopg import sql
+from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
-from service.core.collections import Collection, CollectionCounts, CollectionSettings, IndexedField
-from service.core.errors import CollectionNotFound, Conflict
+from service.core.collections import Collection, CollectionCounts, CollectionSettings, IndexedField, IndexSettings
+from service.core.errors import CollectionNotFound, Conflict, NotFound
 from service.core.filters import Filter
 from service.core.ids import CollectionId, CollectionName, VersionNumber
-from service.core.versions import AuditEntry, EmbedderIdentity, EmbedderVersion, VersionState
-from service.store.postgres import audit
+from service.core.versions import Action, AuditEntry, EmbedderIdentity, EmbedderVersion
+from service.store.postgres import audit, collection_copy
+from service.store.postgres.collection_copy import insert
 from service.store.postgres.connection import collection_lock, sql_files
 from service.store.postgres.connection.pool import Adapter, retrying
 from service.store.postgres.filters import indexed_fields
 from service.store.postgres.filters.filter_sql import predicate
 from service.store.postgres.rows import collection_of
 from service.store.postgres.vectors import hnsw, vector_tables
-from service.store.postgres.versions import version_transitions
 
 SQL = sql_files.load("collections")
-
-FIRST_VERSION = VersionNumber(1)
 
 
 class PostgresCollections(Adapter):
@@ -38,28 +37,8 @@ class PostgresCollections(Adapter):
         now: datetime,
         actor: str = "azimuth",
     ) -> Collection:
-        values = {"name": name, "settings": Jsonb(settings), "active_version": FIRST_VERSION, "now": now}
         async with self._pool.transaction() as connection:
-            row = await (await connection.execute(SQL.insert, values)).fetchone()
-            if row is None:
-                raise Conflict(f"There is a collection named {name} already.")
-            collection = collection_of(row)
-            version = EmbedderVersion(
-                collection_id=collection.id,
-                number=FIRST_VERSION,
-                state=VersionState.ACTIVE,
-                spec=settings.embedder,
-                chunking=settings.chunking,
-                identity=identity,
-                fingerprint=identity.fingerprint,
-                canary=canary,
-                created_at=now,
-            )
-            await version_transitions.insert(connection, version)
-            await indexed_fields.declare(connection, collection.id, settings.field_types, now, empty=True)
-            details = {"settings": settings}
-            entry = AuditEntry(at=now, actor=actor, action="created", version=FIRST_VERSION, details=details)
-            await audit.write(connection, collection.id, entry)
+            collection, _ = await insert(connection, name, settings, identity, canary, IndexSettings(), now, actor)
         return collection
 
     async def update(
@@ -101,6 +80,43 @@ class PostgresCollections(Adapter):
         if row is None:
             raise CollectionNotFound
         return collection_of(row)
+
+    async def rename(self, collection: Collection, name: CollectionName, entry: AuditEntry) -> Collection:
+        entry = dataclasses.replace(entry, details={"before": collection.name, "after": name})
+        async with self._pool.transaction() as connection:
+            try:
+                row = await (await connection.execute(SQL.rename, {"id": collection.id, "name": name})).fetchone()
+            except UniqueViolation as error:
+                raise Conflict(f"There is a collection named {name} already.") from error
+            if row is None:
+                await self.get(collection.id)
+                raise Conflict(f"There is an alias named {name} already.")
+            await audit.write(connection, collection.id, entry)
+        return collection_of(row)
+
+    async def copy(
+        self, source: Collection, version: EmbedderVersion, name: CollectionName, now: datetime, actor: str
+    ) -> Collection:
+        """One transaction of any size, of one snapshot."""
+        return await retrying(lambda: collection_copy.copy(self._pool, source, version, name, now, actor))
+
+    async def aliases(self) -> Mapping[CollectionName, CollectionName]:
+        return dict(await self._pool.fetch_all(SQL.aliases))
+
+    async def set_aliases(
+        self, changes: Mapping[CollectionName, CollectionId | None], now: datetime, actor: str
+    ) -> None:
+        async with self._pool.transaction() as connection:
+            for alias, id_ in sorted(changes.items()):  # two that change the same ones lock them in the same order
+                query = SQL.delete_alias if id_ is None else SQL.set_alias
+                row = await (await connection.execute(query, {"alias": alias, "id": id_})).fetchone()
+                if row is None and id_ is None:
+                    raise NotFound(f"There is no alias named {alias}.")
+                if row is None:
+                    raise Conflict(f"{alias} is the name of a collection, or the collection was deleted.")
+                action: Action = "alias_deleted" if id_ is None else "alias_set"
+                entry = AuditEntry(at=now, actor=actor, action=action, details={"alias": alias})
+                await audit.write(connection, row[0], entry)
 
     async def all(self) -> tuple[Collection, ...]:
         return tuple(map(collection_of, await self._pool.fetch_all(SQL.all)))

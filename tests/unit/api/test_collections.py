@@ -254,3 +254,64 @@ async def test_invalid_declared_fields_are_refused(api: Edge, indexed: object, f
     answer = await api.client.put("/v1/collections/papers", json={"indexed": indexed})
     assert answer.status_code == 422
     assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+async def test_an_alias_is_a_name_wherever_one_is_in_a_path(api: Edge) -> None:
+    for name in ("blue", "green"):
+        await api.collection(name)
+        await api.write({"id": name, "text": f"a river that is {name}"}, name=name)
+    assert await api.call("PUT", "/v1/aliases/live", {"collection": "blue"}) == {"alias": "live", "collection": "blue"}
+    assert [hit["id"] for hit in (await api.search("river", "live"))["hits"]] == ["blue"]
+    assert (await api.get("/v1/collections/live"))["name"] == "blue"
+    await api.call("PUT", "/v1/collections/live", {"candidates": 50})
+    assert (await api.get("/v1/collections/blue"))["settings"]["candidates"] == 50
+    await api.call("PUT", "/v1/aliases/live", {"collection": "green"})
+    assert [hit["id"] for hit in (await api.search("river", "live"))["hits"]] == ["green"]
+    await api.write({"id": "new", "text": "another"}, name="live")
+    assert await api.post("/v1/collections/green/count") == {"count": 2}
+    switched = await api.post("/v1/aliases", {"actions": [{"alias": "live", "collection": None}, swap("a", "live")]})
+    assert switched == {"aliases": [{"alias": "a", "collection": "green"}]}
+    assert_problem(await api.client.get("/v1/collections/live"), 404)
+    trail = (await api.get("/v1/collections/a/audit"))["entries"]
+    assert [one["action"] for one in trail] == ["alias_set", "alias_deleted", "alias_set", "created"]
+    assert_problem(await api.client.delete("/v1/collections/a", params={"confirm": "a"}), 428)
+    assert (await api.client.delete("/v1/collections/a", params={"confirm": "green"})).status_code == 204
+    assert await api.get("/v1/aliases") == {"aliases": []}
+
+
+def swap(alias: str, collection: str | None) -> dict[str, str | None]:
+    return {"alias": alias, "collection": collection}
+
+
+@pytest.mark.parametrize(
+    ("actions", "status"),
+    [
+        ([swap("papers", "papers")], 409),
+        ([swap("x", "papers"), swap("papers", None)], 404),
+        ([swap("x", "nobody")], 404),
+        ([swap("x", "papers"), swap("x", None)], 422),
+        ([swap("x", "papers"), swap("X", "papers")], 422),
+        ([{"alias": "x"}], 422),
+        ([], 422),
+    ],
+)
+async def test_aliases_change_together_or_not_at_all(api: Edge, actions: list[Any], status: int) -> None:
+    await api.collection("papers")
+    assert_problem(await api.client.post("/v1/aliases", json={"actions": actions}), status)
+    assert await api.get("/v1/aliases") == {"aliases": []}
+
+
+async def test_a_collection_is_renamed_and_its_aliases_follow(api: Edge) -> None:
+    for name in ("papers", "other"):
+        await api.collection(name)
+    await api.write({"id": "a", "text": "a river"})
+    await api.call("PUT", "/v1/aliases/live", {"collection": "papers"})
+    for taken in ("other", "live"):
+        assert_problem(await api.client.post("/v1/collections/papers/rename", json={"name": taken}), 409)
+        assert_problem(await api.client.post("/v1/collections/papers/copy", json={"name": taken}), 409)
+    assert_problem(await api.client.post("/v1/collections/papers/rename", json={"name": "Not A Name"}), 422, "name")
+    await api.search("river")
+    assert (await api.post("/v1/collections/live/rename", {"name": "articles"}))["name"] == "articles"
+    assert_problem(await api.client.post("/v1/collections/papers/search", json={"query": "river"}), 404)
+    for name in ("articles", "live"):
+        assert len((await api.search("river", name))["hits"]) == 1

@@ -89,6 +89,36 @@ async def test_other_collections_do_not_exist(api: Edge) -> None:
             assert str(same[0]).replace("private", "nowhere") == str(same[1])
 
 
+async def test_an_alias_widens_no_key(api: Edge) -> None:
+    aliases = "/v1/aliases"
+    actions = [{"alias": "logs-live", "collection": "private"}, {"alias": "current", "collection": "papers"}]
+    await use(api, "root").post(aliases, {"actions": actions})
+    own = {"aliases": [{"alias": "current", "collection": "papers"}]}
+    for secret, visible in (("some", {"a", "b", "c"}), ("bound", {"a"})):
+        assert await use(api, secret).get(aliases) == own
+        assert {hit["id"] for hit in (await api.search("river", "current"))["hits"]} == visible
+        refused = api.client.get("/v1/collections/logs-live/documents")
+        assert "private" not in str(assert_problem(await refused, 404))
+        assert_problem(await api.client.post("/v1/collections/logs-live/search", json={"query": "river"}), 404)
+    assert await use(api, "bound").post("/v1/collections/current/count") == {"count": 1}
+    assert_problem(await api.client.put(f"{aliases}/current", json={"collection": "papers"}), 403)
+    use(api, "some")
+    for alias, collection, status in [
+        ("logs-live", "papers", 404),
+        ("other", "papers", 404),
+        ("logs-mine", "private", 404),
+        ("logs-mine", "logs-live", 404),
+        ("logs-mine", "current", 200),
+    ]:
+        answer = await api.client.put(f"{aliases}/{alias}", json={"collection": collection})
+        assert answer.status_code == status, (alias, collection, answer.text)
+    assert_problem(await api.client.delete(f"{aliases}/logs-live"), 404)
+    assert_problem(await api.client.delete(f"{aliases}/current"), 404)
+    for verb, name, status in [("copy", "private-2", 404), ("rename", "other", 404), ("copy", "logs-2", 201)]:
+        answer = await api.client.post(f"/v1/collections/papers/{verb}", json={"name": name})
+        assert answer.status_code == status, answer.text
+
+
 async def test_what_tells_names_tells_those_of_the_key(api: Edge) -> None:
     listed = (await use(api, "some").get("/v1/collections"))["collections"]
     assert [one["name"] for one in listed] == ["logs-1", "papers"]

@@ -60,7 +60,7 @@ def test_every_route_is_declared_and_nothing_else() -> None:
 async def test_each_key_may_use_what_the_table_says(api: Edge) -> None:
     for route, permission in PERMISSIONS.items():
         method, path = route.split()
-        url = path.format(collection="papers", id="x", number=1, name="console.js")
+        url = path.format(collection="papers", alias="x", id="x", number=1, name="console.js")
         for role, kind in itertools.product(ROLES, KINDS):
             answer = await api.client.request(method, url, headers={"api-key": f"{role}-{kind}"})
             enough = permission.role is None or ROLES.index(role) >= ROLES.index(permission.role)

@@ -73,7 +73,7 @@ class Scene:
 
     async def calibrate(self, now: datetime = NOW) -> Calibration | None:
         await self.calibrator.calibrate_due(lambda: now)
-        self.edge.service.search.forget(next(iter(self.edge.store.collections.rows.values())).name)
+        self.edge.service.search.forget()
         return (await self.version()).calibration
 
     async def calibration(self, now: datetime = NOW) -> Calibration:

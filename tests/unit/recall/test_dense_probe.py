@@ -146,7 +146,7 @@ async def test_a_remembered_search_is_planned_again(scene: LossyCollection) -> N
     samples = await scene.dense_probe().probe(scene.probed_query(), None)
     assert [one.series.ef_search for one in samples or ()] == [filter_planner.DEFAULT_EF_SEARCH]
     scene.world.fake.versions.statuses[key] = dataclasses.replace(scene.space.status, indexed=False)
-    scene.spaces.forget(scene.space.collection.name)
+    scene.spaces.forget()
     assert await scene.dense_probe().probe(scene.probed_query(), None) == ()
 
 
@@ -160,6 +160,6 @@ async def test_vectors_of_a_version_that_answers_no_longer_are_not_compared(scen
     with pytest.raises(VersionNotFound):
         await scene.dense_probe().probe(query, None)
     await scene.world.collections.delete(scene.world.collection.id)
-    scene.spaces.forget(scene.space.collection.name)
+    scene.spaces.forget()
     with pytest.raises(CollectionNotFound):
         await scene.dense_probe().probe(scene.probed_query(), None)

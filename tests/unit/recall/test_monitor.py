@@ -265,7 +265,7 @@ async def test_searches_of_a_deleted_collection_are_forgotten(scene: Scene) -> N
     for _ in range(3):
         of.on_search(scene.collection.event())
     await scene.world.collections.delete(scene.world.collection.id)
-    scene.collection.spaces.forget(scene.collection.space.collection.name)
+    scene.collection.spaces.forget()
     scene.seconds += FRESH_SECONDS
     assert await of.probe_next() is not None
     assert await of.probe_next() is None

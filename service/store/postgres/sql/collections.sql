@@ -1,10 +1,3 @@
--- name: insert
--- No row where the name is taken; waits for another that is just taking it.
-INSERT INTO collections (name, settings, active_version, created_at)
-VALUES (%(name)s, %(settings)s, %(active_version)s, %(now)s)
-ON CONFLICT (name) DO NOTHING
-RETURNING id, name, settings, active_version, previous_version, created_at
-
 -- name: lock
 -- Locks a collection against other changes of its settings, but not against writers; no row where it is gone.
 SELECT id, name, settings, active_version, previous_version, created_at
@@ -18,8 +11,34 @@ UPDATE collections SET settings = %(settings)s WHERE id = %(id)s
 RETURNING id, name, settings, active_version, previous_version, created_at
 
 -- name: by_name
--- One collection, by the name that clients use.
-SELECT id, name, settings, active_version, previous_version, created_at FROM collections WHERE name = %(name)s
+-- One collection, by the name that clients use: its own, or else an alias.
+SELECT id, name, settings, active_version, previous_version, created_at
+FROM collections
+WHERE name = %(name)s OR id = (SELECT collection_id FROM aliases WHERE alias = %(name)s)
+ORDER BY name = %(name)s DESC
+LIMIT 1
+
+-- name: rename
+-- Another name; no row where the collection is gone, or the name is taken by an alias.
+UPDATE collections SET name = %(name)s
+WHERE id = %(id)s AND NOT EXISTS (SELECT FROM aliases WHERE alias = %(name)s)
+RETURNING id, name, settings, active_version, previous_version, created_at
+
+-- name: aliases
+-- Every alias with the name of its collection.
+SELECT a.alias, c.name FROM aliases AS a JOIN collections AS c ON c.id = a.collection_id ORDER BY a.alias
+
+-- name: set_alias
+-- No row where the collection is gone, or the name is that of a collection.
+INSERT INTO aliases AS a (alias, collection_id)
+SELECT %(alias)s, id FROM collections
+WHERE id = %(id)s AND NOT EXISTS (SELECT FROM collections WHERE name = %(alias)s)
+ON CONFLICT (alias) DO UPDATE SET collection_id = excluded.collection_id
+RETURNING collection_id
+
+-- name: delete_alias
+-- No row where there is none.
+DELETE FROM aliases WHERE alias = %(alias)s RETURNING collection_id
 
 -- name: get
 -- One collection.

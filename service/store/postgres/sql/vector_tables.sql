@@ -18,6 +18,18 @@ CREATE TABLE {vectors} (
 -- Whether vectors are kept inside their rows (PLAIN) or beside them (EXTERNAL).
 ALTER TABLE {vectors} ALTER COLUMN embedding SET STORAGE {storage};
 
+-- name: copy_rows
+-- The vectors of what the documents of another collection are now, for another version of the same space and its seal.
+INSERT INTO {vectors} (
+    collection_id, document_id, chunk, embedder_version, content_revision, starts, ends, seal, embedding
+)
+SELECT {collection_id}, v.document_id, v.chunk, {number}, 1, v.starts, v.ends,
+       substring(sha256({send}(v.embedding) || {label}::bytea) FOR {seal_bytes}), v.embedding
+FROM {source} AS v
+JOIN documents AS d
+    ON d.collection_id = v.collection_id AND d.document_id = v.document_id
+    AND d.content_revision = v.content_revision AND d.deleted_at IS NULL;
+
 -- name: drop
 -- The table with its index.
 DROP TABLE IF EXISTS {vectors};

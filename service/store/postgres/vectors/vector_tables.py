@@ -164,17 +164,31 @@ def create_table(
     create = _on(
         names,
         SQL.create,
-        collection_id=sql.Literal(int(collection_id)),
-        number=sql.Literal(int(number)),
         type=sql.SQL(layout.type),
         dimensions=sql.Literal(int(dimensions)),
         length=layout.length,
-        send=sql.SQL(layout.type + "_send"),
-        label=sql.Literal(_label(collection_id, number)),
-        seal_bytes=sql.Literal(SEAL_BYTES),
+        **_seal_parts(collection_id, number, layout),
     )
     inline = dimensions * layout.width <= _MAX_INLINE_BYTES
     return create, _on(names, SQL.set_storage, storage=sql.SQL("PLAIN" if inline else "EXTERNAL"))
+
+
+def copy_rows(source: EmbedderVersion, target: EmbedderVersion) -> sql.Composed:
+    """Copy vectors into a version of another collection. Both are of one space: of the same fingerprint."""
+    assert source.fingerprint == target.fingerprint
+    parts = _seal_parts(target.collection_id, target.number, layout_of(target))
+    return on_table(SQL.copy_rows, target, source=vector_table_of(source).table_identifier, **parts)
+
+
+def _seal_parts(collection_id: CollectionId, number: VersionNumber, layout: StorageLayout) -> dict[str, sql.Composable]:
+    """What a row of the version has beside its vector, and how its seal is computed."""
+    return {
+        "collection_id": sql.Literal(int(collection_id)),
+        "number": sql.Literal(int(number)),
+        "send": sql.SQL(layout.type + "_send"),
+        "label": sql.Literal(_label(collection_id, number)),
+        "seal_bytes": sql.Literal(SEAL_BYTES),
+    }
 
 
 def drop_table(collection_id: CollectionId, number: VersionNumber) -> sql.Composed:
