@@ -101,6 +101,21 @@ def serve(supervised: Supervised = False) -> None:
 
 
 @app.command()
+def backfill(
+    ray: Annotated[str, typer.Option(help="Address of a Ray cluster, such as `ray://head:10001`; `local` starts one.")],
+    workers: Annotated[int, typer.Option(min=1, max=4096, help="Workers on the cluster.")] = 2,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs for each, such as 1 or .5; 0: processors.")] = 0.0,
+) -> None:
+    """Encode all that waits, and all versions that are filled, by workers on a Ray cluster."""
+    from service.runtime import ray_workers
+
+    settings, pool = _settings("warning"), ray_workers.RayPool(address=ray, workers=workers, gpus=gpus)
+    with err.status("starting workers") as status:
+        report = lambda waiting: status.update(f"{waiting:,} documents wait")  # noqa: E731
+        asyncio.run(ray_workers.backfill(settings, pool, report))
+
+
+@app.command()
 def worker(supervised: Supervised = False) -> None:
     """Encode the documents in the queue until stopped. Run one process per GPU."""
     from service.runtime import processes

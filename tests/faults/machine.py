@@ -38,8 +38,8 @@ MODEL = "hashing:64"
 class Machine:
     """One `azimuth up`. `settings`: environment variables, without the `AZIMUTH_` that they begin with."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, workers: int = 1, **settings: str) -> None:
+        self.folder, self.workers = folder, workers
         self.port = unused_port()
         own = {"EMBEDDER": MODEL, "RERANKER": "none", "LOG_LEVEL": "warning", "LEASE_SECONDS": "2", "CLAIM": "40"}
         own |= {"DATA_DIR": str(folder), "PORT": str(self.port), **settings}
@@ -55,7 +55,8 @@ class Machine:
 
     def start(self) -> None:
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "service", "up"], env=self.environment, stderr=log)
+            command = [sys.executable, "-m", "service", "up", "--workers", str(self.workers)]
+            self.process = subprocess.Popen(command, env=self.environment, stderr=log)
         self.until(self.ready, "ready")
 
     def ready(self) -> bool:
