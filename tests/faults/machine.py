@@ -38,8 +38,10 @@ MODEL = "hashing:64"
 class Machine:
     """One `azimuth up`. `settings`: environment variables, without the `AZIMUTH_` that they begin with."""
 
-    def __init__(self, folder: Path, *, workers: int = 1, **settings: str) -> None:
-        self.folder, self.workers = folder, workers
+    workers = 1
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder
         self.port = unused_port()
         own = {"EMBEDDER": MODEL, "RERANKER": "none", "LOG_LEVEL": "warning", "LEASE_SECONDS": "2", "CLAIM": "40"}
         own |= {"DATA_DIR": str(folder), "PORT": str(self.port), **settings}

@@ -16,8 +16,9 @@ pytest.importorskip("ray", reason="Ray has no package for this Python")
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    with running(tmp_path / "data", {}, workers=0) as machine:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    monkeypatch.setattr(Machine, "workers", 0)
+    with running(tmp_path / "data", {}) as machine:
         yield machine
 
 
