@@ -55,6 +55,8 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     f"POST {_ONE}/copy": _ADMINISTER,
     f"POST {_ONE}/rename": _ADMINISTER,
     "GET /v1/aliases": _READ,
+    "GET /v1/jobs": _LOOK,
+    "GET /v1/jobs/{id}": _LOOK,
     "POST /v1/aliases": _ADMINISTER,
     "PUT /v1/aliases/{alias}": _ADMINISTER,
     "DELETE /v1/aliases/{alias}": _ADMINISTER,
