@@ -62,6 +62,10 @@ QUEUE_OLDEST = Gauge("azimuth_queue_oldest_seconds", "Age of the oldest waiting 
 LEXICAL_LAG = Gauge(
     "azimuth_lexical_lag_seconds", "Age of the oldest committed change that lexical search cannot see.", _COLLECTION
 )
+REPLICA_LAG = Gauge("azimuth_replica_lag_seconds", "How far a replica is behind the primary.", ["replica"])
+REPLICA_SEARCHES = Counter(
+    "azimuth_replica_searches_total", "Searches by the server that they read: a replica or the primary.", ["replica"]
+)
 DATABASE_RESTORED = Counter(
     "azimuth_database_restored_total",
     "How often this process found another state of its database (a restore, another server) and read it anew.",

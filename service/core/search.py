@@ -328,6 +328,8 @@ class SearchResult:
     degraded: tuple[Degradation, ...]
     confidence: Confidence
     timings: Timings
+    replica_lag_seconds: float | None = None
+    """How far the replica that was read is behind, at most; None: the primary was read."""
 
     @property
     def complete(self) -> bool:

@@ -35,6 +35,12 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None, description="PostgreSQL to use; none: an embedded server in the data folder."
     )
+    database_read_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Comma-separated streaming replicas of that PostgreSQL, which searches read."
+    )
+    replica_lag_seconds: float = Field(
+        5.0, gt=0, le=300, description="How far a replica may be behind for searches to read it, and not the primary."
+    )
     data_dir: Path = Field(Path("azimuth-data"), description="Lexical indexes and the embedded server live here.")
     host: str = Field("127.0.0.1", description="Address to listen on. Without an API key only loopback is accepted.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the API and the console.")
@@ -168,7 +174,14 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "api_keys", "cors_origins", "allowed_hosts", "trusted_proxies", "models", "model_aliases", mode="before"
+        "api_keys",
+        "cors_origins",
+        "allowed_hosts",
+        "trusted_proxies",
+        "models",
+        "model_aliases",
+        "database_read_urls",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: Any) -> Any:

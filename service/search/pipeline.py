@@ -20,13 +20,14 @@ from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
 from service.core.ports.embedder import Embedders
 from service.core.ports.lexicon import Lexicon
+from service.core.ports.replicas import ReadReplicas
 from service.core.ports.reranker import Reranker
 from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
 from service.core.search import Candidate, FilterMatch, Hit, Passage, SearchRequest, SearchResult
 from service.core.timings import Timings
 from service.search import candidates as candidate_sets
-from service.search import constraints, fusion, retrievers, revision
+from service.search import constraints, fusion, replica, retrievers, revision
 from service.search.browse import browse
 from service.search.candidates import MAX_PARALLEL_STATEMENTS, CandidateSet, QueryCandidates
 from service.search.confidence import assess_confidence
@@ -71,6 +72,7 @@ class SearchPipeline:
     passing_cap: int
     max_concurrent: int
     observers: Sequence[SearchObserver] = ()
+    replicas: ReadReplicas | None = None
 
     def __post_init__(self) -> None:
         self._spaces = SpaceResolver(self.collections, self.versions)
@@ -92,10 +94,10 @@ class SearchPipeline:
             raise Overloaded("too many searches at once")
         self._free -= 1
         try:
-            return await self._search(name, request, shared)
+            run = partial(self._search, name, request, shared)
+            return await replica.search(self.replicas, request.min_revision, run) or await run()
         except NotFound:
-            # The cached space may be of a collection that was deleted, and recreated, meanwhile, or of a version
-            # that was active a moment ago and is retired by now.
+            # The cached space may be of a collection that was deleted meanwhile, or of a version retired by now.
             self.forget()
             return await self._search(name, request, shared)
         finally:

@@ -30,6 +30,8 @@ BATCH_CONCURRENCY = max(2, (os.cpu_count() or 1) // 4)
 BATCH_HITS = 1_000
 """Most hits that they have together, unless one has more."""
 
+REPLICA_HEADER = "X-Azimuth-Replica-Lag"
+"""Seconds, at most, by which the replica that was read is behind the database. Without it the database was read."""
 MinRevision = Annotated[RevisionText, Header(alias="X-Azimuth-Min-Revision", description="As `min_revision`.")]
 
 router = collection_router("", "search", 409, 429, route_class=QueryRoute)
@@ -133,4 +135,7 @@ def _response(request: Request, result: SearchResult, search_request: SearchRequ
     request.state.searches = (result.timings,)
     stages = [result.timings.header()] if result.timings.seconds else []
     total = f"total;dur={result.timings.elapsed * 1000:.3f}"
-    return JsonResponse(answer, headers={"Server-Timing": ", ".join([*stages, total])})
+    headers = {"Server-Timing": ", ".join([*stages, total])}
+    if result.replica_lag_seconds is not None:
+        headers[REPLICA_HEADER] = f"{result.replica_lag_seconds:.3f}"
+    return JsonResponse(answer, headers=headers)

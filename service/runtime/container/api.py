@@ -122,6 +122,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
             documents=DocumentLimits(text_length=settings.max_text_length, batch=settings.max_batch),
         )
         recall_monitor = await stack.enter_async_context(_open_recall_monitor(settings, url, lexicon))
+        replicas = components.replicas(settings, store)
         query_windows = QueryWindows(settings.drift_seconds)
         search = SearchPipeline(
             collections=collections,
@@ -136,6 +137,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
             passing_cap=settings.passing_cap,
             max_concurrent=settings.max_concurrent_searches,
             observers=(recall_monitor, query_windows),
+            replicas=replicas,
         )
         shadow = ShadowTraffic(search=search, collections=collections, versions=versions, share=settings.shadow_share)
         sampling = CollectionSampler(vectors=vectors, documents=documents, embedders=models, verifier=verifier)
@@ -207,6 +209,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
             stop = asyncio.Event()
             async with in_background(
                 keep_running("lexical index", partial(follower.run, stop)),
+                *([replicas.run()] if replicas else []),
                 keep_running("shadow traffic", partial(shadow.run, stop)),
                 keep_running("recall monitor", partial(recall_monitor.run, stop)),
                 keep_running("reranker", partial(load_reranker_last, reranker, readiness)),

@@ -10,6 +10,7 @@ from service.runtime.http_server import require_key_or_loopback
 from service.runtime.settings import Settings
 from service.spaces.model_verification import ModelVerifier
 from service.store.postgres import store as postgres_store
+from service.store.postgres.replicas import Replicas
 from service.store.postgres.store import Store
 from service.versions.promotion_checks import Measure, Prepare, PromotionChecks
 from service.versions.state_machine import VersionStateMachine
@@ -19,6 +20,19 @@ def open_store(settings: Settings, url: str, name: str) -> AbstractAsyncContextM
     """`name`: of the process, as PostgreSQL lists its connections."""
     return postgres_store.open_store(
         url, name=name, pool_size=settings.pool_size, statement_timeout_seconds=settings.statement_timeout_seconds
+    )
+
+
+def replicas(settings: Settings, store: Store) -> Replicas | None:
+    """None where searches read the primary alone."""
+    if not settings.database_read_urls:
+        return None
+    return Replicas(
+        primary=store.pool,
+        urls=settings.database_read_urls,
+        pool_size=settings.pool_size,
+        statement_timeout=settings.statement_timeout_seconds,
+        max_lag=settings.replica_lag_seconds,
     )
 
 

@@ -10,7 +10,8 @@ import psycopg
 
 from service.core.versions import EmbedderVersion
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Connection, Pool, translated_errors
+from service.store.postgres.connection.driver_errors import translated_errors
+from service.store.postgres.connection.pool import Connection, Pool
 from service.store.postgres.vectors.vector_tables import vector_table_of
 
 SQL = sql_files.load("advisory_lock")
@@ -25,9 +26,14 @@ async def transition_lock(
     """As `Versions.transition_lock`, or the lock of another kind of work (`purpose`) that may run beside it.
 
     The lock belongs to the one connection that this process keeps beside its pool, and ends with it, however the
-    process dies. It only avoids double work: transitions exclude each other by the states that they start from.
+    process dies; where a pooler stands between, to a connection of its own. It only avoids double work: transitions
+    exclude each other by the states that they start from.
     """
     key = vector_table_of(version).table + purpose
+    if pool.heartbeat.pooled:
+        async with lock_in_transaction(pool, key) as held:
+            yield held
+        return
     deadline = time.monotonic() + wait_seconds
     with translated_errors():
         # A statement that waits would hold a snapshot, which an index build of the lock's holder would wait for.
@@ -42,6 +48,15 @@ async def transition_lock(
         pool.heartbeat.locks.discard(key)
         with suppress(psycopg.Error):  # a broken connection has released it already
             await _execute(connection, SQL.unlock, key)
+
+
+@asynccontextmanager
+async def lock_in_transaction(pool: Pool, key: str) -> AsyncIterator[bool]:
+    """Whether this has the lock now, on a new connection whose transaction lasts as long as the block."""
+    async with pool.dedicated() as connection, connection.transaction():
+        held = await _execute(connection, SQL.try_lock_in_transaction, key)
+        await connection.execute(SQL.stay_idle)
+        yield held
 
 
 async def _try_lock(pool: Pool, key: str) -> Connection | None:

@@ -94,10 +94,15 @@ class Heartbeat:
         self.locks: set[str] = set()
         """The advisory locks of this process: for the server all its tasks are one session."""
         self.available = asyncio.Event()
+        self.pooled = False
+        """Whether a pooler such as PgBouncer stands before the server: a session may end with each transaction."""
 
     async def start(self) -> None:
         """Raises the driver's error where the server cannot be connected to."""
         await self._ask()
+        if self._connection is not None:
+            row = await (await self._connection.execute(SQL.session)).fetchone()
+            self.pooled = row != (self._connection.info.backend_pid,)
         self.available.set()
         self._task = asyncio.create_task(repeat_every("database", PAUSE_SECONDS, self._beat))
 

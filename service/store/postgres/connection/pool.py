@@ -6,9 +6,9 @@ Open the pool after the migrations ran: a connection learns the types of pgvecto
 
 import asyncio
 import random
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import cached_property
 from time import monotonic
@@ -21,36 +21,15 @@ from pgvector.psycopg.vector import register_vector_info
 from psycopg import sql
 from psycopg.abc import Params
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import (
-    DeadlockDetected,
-    DiskFull,
-    FeatureNotSupported,
-    ForeignKeyViolation,
-    IdleInTransactionSessionTimeout,
-    InterfaceError,
-    InternalError_,
-    InvalidColumnReference,
-    LockNotAvailable,
-    OperationalError,
-    QueryCanceled,
-    ReadOnlySqlTransaction,
-    SerializationFailure,
-    UndefinedTable,
-)
+from psycopg.errors import DeadlockDetected, FeatureNotSupported, SerializationFailure
 from psycopg.rows import TupleRow, class_row
 from psycopg.types import TypeInfo
 from psycopg.types.json import JsonbDumper, set_json_dumps, set_json_loads
-from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
+from psycopg_pool import AsyncConnectionPool
 
-from service.core.errors import (
-    CollectionNotFound,
-    DatabaseUnavailable,
-    Misconfigured,
-    Overloaded,
-    TimedOut,
-    WritesRefused,
-)
+from service.core.errors import DatabaseUnavailable, Misconfigured, Overloaded, WritesRefused
 from service.store.postgres.connection import heartbeat, sql_files
+from service.store.postgres.connection.driver_errors import translated_errors
 
 SQL = sql_files.load("pool")
 
@@ -64,6 +43,8 @@ LOCK_TIMEOUT_SECONDS = 5
 ROWS_AT_ONCE = 100
 """Rows that become Python objects between two turns of the event loop: each may have kilobytes of JSON."""
 IDLE_IN_TRANSACTION_SECONDS = 60
+PREPARE_AFTER = 5
+"""Executions of a statement on one connection, after which the server keeps its plan."""
 _RECONNECT_SECONDS = 8.0
 """How long one attempt to replace a lost connection goes on; the next caller starts another. The pauses between tries
 double, so a long attempt would notice the server's return late."""
@@ -75,8 +56,6 @@ _FILTERS_SHARE, _LARGE_FILTERS_SHARE = 2, 5
 _FILTER_WAIT_SECONDS = 2.0
 _LARGE_FILTER = 20
 """Lookups in each document beyond which a filter is large."""
-
-_LASTING_TABLES = re.compile(r'"(audit|changes|collections|documents|embedder_versions|installation|jobs|processes)"')
 
 _CONNECTION_DEFAULTS: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -126,14 +105,16 @@ class Pool(AsyncConnectionPool[Connection]):
     ) -> AsyncIterator[Connection]:
         """One connection in autocommit. Errors of the database leave as DatabaseUnavailable or TimedOut.
 
-        Nothing is committed at the end; what a failure left open is rolled back as it returns to the pool.
+        Nothing is committed at the end; what a failure left open is rolled back as it returns to the pool. A search
+        that reads a replica (`READ_POOL`) gets a connection to that.
         """
+        pool = READ_POOL.get() or self
         with translated_errors():
-            connection = await self.getconn(timeout)
+            connection = await pool.getconn(timeout)
             try:
                 yield connection
             finally:
-                await self.putconn(connection)
+                await pool.putconn(connection)
 
     @asynccontextmanager
     async def filtering(self, lookups: int) -> AsyncIterator[Connection]:
@@ -212,6 +193,10 @@ class Pool(AsyncConnectionPool[Connection]):
             return tuple(await (await cursor.execute(query, values)).fetchall())
 
 
+READ_POOL: ContextVar[Pool | None] = ContextVar("read_pool", default=None)
+"""The replica that the search at hand reads, whatever pool its adapters have."""
+
+
 class Adapter:
     """Base of the adapters, which all work on one pool."""
 
@@ -243,19 +228,21 @@ async def open_pool(
             "lock_timeout": _milliseconds(min(LOCK_TIMEOUT_SECONDS, statement_timeout_seconds)),
             "idle_in_transaction_timeout": _milliseconds(IDLE_IN_TRANSACTION_SECONDS),
         }
-        await connection.execute(SQL.session, limits)
+        if not beat.pooled:  # else the session is not ours, and others would get these settings
+            await connection.execute(SQL.session, limits)
         set_json_dumps(orjson.dumps, context=connection)
         set_json_loads(orjson.loads, context=connection)
         connection.adapters.register_dumper(dict, JsonbDumper)
         register = {"vector": register_vector_info, "halfvec": register_halfvec_info}
         for name, oid, array_oid in await (await connection.execute(SQL.vector_types)).fetchall():
             register[name](connection, TypeInfo(name, oid, array_oid))
-        if not parallel:
+        if not parallel and not beat.pooled:
             await connection.execute(SQL.no_parallel_workers)
 
     async def connect_when_available() -> dict[str, Any]:
         await beat.available.wait()
-        return {**arguments, "autocommit": True}
+        # A pooler gives each transaction another session, which does not know what was prepared in the last one.
+        return {**arguments, "autocommit": True, "prepare_threshold": None if beat.pooled else PREPARE_AFTER}
 
     arguments = _arguments(url, application_name)
     beat = heartbeat.Heartbeat(arguments)
@@ -295,33 +282,6 @@ def _arguments(url: str, application_name: str) -> dict[str, Any]:
     except psycopg.ProgrammingError:
         raise Misconfigured("AZIMUTH_DATABASE_URL is not an address that PostgreSQL understands.") from None
     return {**_CONNECTION_DEFAULTS, "application_name": application_name, **parsed}
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Raise the errors of the driver as errors of the service; the cause is kept."""
-    try:
-        yield
-    except ForeignKeyViolation as error:  # every foreign key of the schema is one to `collections`
-        raise CollectionNotFound from error
-    except (QueryCanceled, LockNotAvailable) as error:
-        raise TimedOut("The database did not finish in time.") from error
-    except ReadOnlySqlTransaction as error:
-        raise WritesRefused from error
-    except DiskFull as error:
-        raise WritesRefused(f"The disk of the database is full: {_first_line(error)}") from error
-    except PoolTimeout as error:
-        raise DatabaseUnavailable("No database connection became free in time.") from error
-    except (UndefinedTable, InvalidColumnReference, InternalError_) as error:
-        if isinstance(error, UndefinedTable) and not _LASTING_TABLES.search(str(error)):
-            raise  # of a version that was retired meanwhile, or a mistake of ours
-        raise DatabaseUnavailable("The database lacks tables or indexes; a dump may just be restored.") from error
-    except (OperationalError, InterfaceError, IdleInTransactionSessionTimeout, PoolClosed, TooManyRequests) as error:
-        raise DatabaseUnavailable(f"The database does not answer: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 async def retrying(

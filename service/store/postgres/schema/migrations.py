@@ -105,7 +105,7 @@ async def apply(
         await connection.execute(SQL.lock_timeout, {"milliseconds": str(round(lock_timeout_seconds * 1000))})
         if not await _missing(connection, wanted):
             return ()
-        async with _migration_lock(connection, deadline):
+        async with _migration_lock(url, deadline):
             try:
                 await connection.execute(SQL.create_table)
                 missing = await _missing(connection, wanted)
@@ -157,15 +157,14 @@ async def _run(connection: Connection, migration: Migration, deadline: float) ->
 
 
 @asynccontextmanager
-async def _migration_lock(connection: Connection, deadline: float) -> AsyncIterator[None]:
-    """Hold the migration lock. It is polled: a waiting statement would hold a snapshot, for which CREATE INDEX
-    CONCURRENTLY in the process that has the lock would wait in turn."""
-    while await (await connection.execute(SQL.try_lock, {"key": _LOCK_KEY})).fetchone() != (True,):
-        if monotonic() > deadline:
-            raise TimedOut("Another process is still migrating this database.")
-        await asyncio.sleep(_POLL_SECONDS)
-    try:
+async def _migration_lock(url: str, deadline: float) -> AsyncIterator[None]:
+    """Hold the migration lock, in a transaction of its own: through a pooler, too. It is polled: a waiting statement
+    would hold a snapshot, for which CREATE INDEX CONCURRENTLY in the process that has the lock would wait in turn."""
+    async with connect(url, application_name="azimuth migrate") as connection, connection.transaction():
+        while await (await connection.execute(SQL.try_lock, {"key": _LOCK_KEY})).fetchone() != (True,):
+            if monotonic() > deadline:
+                raise TimedOut("Another process is still migrating this database.")
+            await connection.execute(SQL.stay_idle)
+            await asyncio.sleep(_POLL_SECONDS)
+        await connection.execute(SQL.stay_idle)
         yield
-    finally:
-        if not connection.broken:
-            await connection.execute(SQL.unlock, {"key": _LOCK_KEY})

@@ -10,3 +10,7 @@ WHERE pid = ANY (%(pids)s::integer[])
 -- name: no_time_limit
 -- For the current transaction.
 SELECT set_config('statement_timeout', '0', true)
+
+-- name: session
+-- The session that ran this statement; a pooler tells clients a number of its own.
+SELECT pg_backend_pid()

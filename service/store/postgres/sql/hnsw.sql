@@ -19,10 +19,6 @@ SELECT
 FROM pg_class AS relation
 WHERE relation.oid = to_regclass(%(table)s)
 
--- name: try_build_lock
--- A lock of this session: true for the one process that builds this index.
-SELECT pg_try_advisory_lock(hashtextextended('azimuth index ' || %(index)s, 0))
-
 -- name: memory
 -- In kB: what the server grants maintenance, and what it assumes to have for caching.
 SELECT

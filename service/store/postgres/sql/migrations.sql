@@ -25,9 +25,9 @@ VALUES (%(number)s, %(name)s, %(sha256)s, clock_timestamp())
 SELECT set_config('lock_timeout', %(milliseconds)s, false)
 
 -- name: try_lock
--- Of this session: true for the one process that migrates.
-SELECT pg_try_advisory_lock(%(key)s)
+-- Of this transaction: true for the one process that migrates.
+SELECT pg_try_advisory_xact_lock(%(key)s)
 
--- name: unlock
--- Let the next one look.
-SELECT pg_advisory_unlock(%(key)s)
+-- name: stay_idle
+-- The transaction may stay open without a time limit. It ends the last query, too, of which the snapshot would be kept.
+SET LOCAL idle_in_transaction_session_timeout = 0

@@ -1,6 +1,7 @@
 """The HNSW index of a version: its state, and how it is built beside reading and writing."""
 
 import logging
+from contextlib import AbstractAsyncContextManager
 
 from psycopg import sql
 from psycopg.errors import DiskFull
@@ -9,7 +10,8 @@ from service.core.errors import VersionNotFound
 from service.core.ids import CollectionId, VersionNumber
 from service.core.versions import EmbedderVersion, SpaceStatus
 from service.store.postgres.connection import sql_files
-from service.store.postgres.connection.pool import Connection
+from service.store.postgres.connection.advisory_lock import lock_in_transaction
+from service.store.postgres.connection.pool import Connection, Pool
 from service.store.postgres.vectors import vector_tables
 from service.store.postgres.vectors.vector_tables import missing_table, vector_table, vector_table_of
 
@@ -49,10 +51,9 @@ async def space_status(connection: Connection, collection_id: CollectionId, numb
     return SpaceStatus(rows=chunks, indexed=indexed, chunks_per_document=chunks_per_document, ef_settings=ef_settings)
 
 
-async def try_build_lock(connection: Connection, version: EmbedderVersion) -> bool:
-    """True for the one process that may build the index of this version. The lock ends with the connection."""
-    values = {"index": vector_table_of(version).index}
-    return await (await connection.execute(SQL.try_build_lock, values)).fetchone() == (True,)
+def build_lock(pool: Pool, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
+    """True for the one process that may build the index of this version."""
+    return lock_in_transaction(pool, f"index {vector_table_of(version).index}")
 
 
 async def set_build_memory(connection: Connection, version: EmbedderVersion, rows: int) -> None:

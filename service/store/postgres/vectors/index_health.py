@@ -1,7 +1,6 @@
 """The health of HNSW indexes, and their rebuilding beside searches."""
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from psycopg import sql
 from psycopg.errors import UndefinedObject, UndefinedTable
@@ -52,11 +51,9 @@ class PostgresIndexes(Adapter):
     def ef_search_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
         return transition_lock(self._pool, version, purpose=" effort")
 
-    @asynccontextmanager
-    async def rebuild_lock(self, version: EmbedderVersion) -> AsyncIterator[bool]:
+    def rebuild_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:
         """The lock of `PostgresVersions.build_index`."""
-        async with self._pool.dedicated() as connection:
-            yield await hnsw.try_build_lock(connection, version)
+        return hnsw.build_lock(self._pool, version)
 
     async def rebuild(self, version: EmbedderVersion) -> None:
         """Invalid indexes of an earlier rebuild that was interrupted are dropped first."""

@@ -61,8 +61,8 @@ class PostgresVersions(VersionTransitions):
         """
         if not hnsw.indexable(version):
             return False
-        async with self._pool.dedicated() as connection:
-            if not await hnsw.try_build_lock(connection, version):
+        async with hnsw.build_lock(self._pool, version) as locked, self._pool.dedicated() as connection:
+            if not locked:
                 return False
             status = await hnsw.space_status(connection, version.collection_id, version.number)
             if status.indexed:
