@@ -15,9 +15,11 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute
 from starlette.types import Message
 
+from service.analysis.service import AnalysisService
 from service.api.app import create_app
 from service.api.dependencies import RequestLimits, Service
 from service.api.key_ring import KeyRing
+from service.core.child_process import ComputationTurns
 from service.core.collections import Collection
 from service.core.documents import Chunk
 from service.core.jobs import ClaimedJob, EncodedDocument, Lane
@@ -245,6 +247,7 @@ def build(
         collection_service=connect(CollectionService, adapters, embedders=embedders, verifier=verifier),
         state_machine=connect(VersionStateMachine, adapters, verifier=verifier, checks=checks, exact_below=10_000),
         diagnostics=connect(DiagnosticsService, adapters, sampling=sampling),
+        analysis=connect(AnalysisService, adapters, sampling=sampling, turns=ComputationTurns()),
         recall_controller=connect(
             RecallController,
             adapters,

@@ -26,6 +26,7 @@ from service.api.middleware import (
 from service.api.permissions import authorize
 from service.api.routes import (
     aliases,
+    analysis,
     audit,
     collections,
     console,
@@ -64,6 +65,7 @@ RESOURCES = (
     drift,
     recall,
     geometry,
+    analysis,
     audit,
     embeddings,
     models,

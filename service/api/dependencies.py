@@ -9,6 +9,7 @@ from typing import Annotated, Literal, cast
 from fastapi import Depends
 from starlette.requests import Request
 
+from service.analysis.service import AnalysisService
 from service.api.key_ring import KeyRing
 from service.api.visible import visible_service
 from service.core.access import Access
@@ -74,6 +75,7 @@ class Service:
     collection_service: CollectionService
     state_machine: VersionStateMachine
     diagnostics: DiagnosticsService
+    analysis: AnalysisService
     recall_controller: RecallController
     collections: Collections
     versions: Versions

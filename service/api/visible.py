@@ -38,6 +38,7 @@ def visible_service(service: "Service", access: Access) -> "Service":
         collections=collections,
         collection_service=replace(service.collection_service, collections=collections),
         documents=documents,
+        analysis=replace(service.analysis, documents=documents),
         ingest=replace(service.ingest, documents=documents),
         search=cast(SearchPipeline, VisibleSearch(service.search, collections, documents, access)),
     )

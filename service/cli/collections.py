@@ -1,15 +1,18 @@
-"""`azimuth collections` and `azimuth export`: what there is, and all of it as lines that `azimuth ingest` reads."""
+"""Commands about whole collections: what there is, all of it as lines for `azimuth ingest`, and what vectors tell."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import typer
+from rich.text import Text
 
 from azimuth_client.operations import ndjson
 from service.cli import shell
 
+Filter = Annotated[str | None, typer.Option("--filter", help="Only documents that pass, as JSON.")]
 EXPORTED = ("id", "title", "text", "metadata")
 
 
@@ -47,3 +50,64 @@ def export(
     if draft is not None and output is not None:
         draft.replace(output)
     shell.print_err(f"{count:,} documents", style="")
+
+
+def duplicates(
+    collection: shell.Collection,
+    threshold: Annotated[float, typer.Option(min=-1, max=1, help="Least cosine of a pair.")] = 0.95,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="Most pairs.")] = 100,
+    where: Filter = None,
+    as_json: shell.AsJson = False,
+    url: shell.Url = None,
+) -> None:
+    """List pairs of documents that are nearly the same, the nearest first."""
+    answer = _asked("duplicates", collection, where, url, as_json, threshold=threshold, limit=limit)
+    _show(("cosine", "", ""), [(f"{one['score']:.4f}", *one["ids"]) for one in answer["pairs"]], as_json)
+    shell.print_err(f"{answer['count']:,} pairs of {answer['compared']:,} documents", style="")
+
+
+def clusters(
+    collection: shell.Collection,
+    count: Annotated[int | None, typer.Option(min=2, max=100, help="Default: by the number of documents.")] = None,
+    where: Filter = None,
+    as_json: shell.AsJson = False,
+    url: shell.Url = None,
+) -> None:
+    """Group the documents of a collection, and name each group by the words that tell it from the others."""
+    answer = _asked("clusters", collection, where, url, as_json, clusters=count, members=3)
+    rows = [(f"{one['size']:,}", " ".join(one["words"]), ", ".join(one["ids"])) for one in answer["clusters"]]
+    _show(("documents", "words", "such as"), rows, as_json)
+
+
+def classify(
+    collection: shell.Collection,
+    label: Annotated[list[str], typer.Option(help="A label in words, such as `about physics`; at least two.")],
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most documents.")] = 100,
+    where: Filter = None,
+    as_json: shell.AsJson = False,
+    url: shell.Url = None,
+) -> None:
+    """Give each document the label whose text is nearest to it. Examples instead of texts: see the route."""
+    answer = _asked("classify", collection, where, url, as_json, labels=label, limit=limit)
+    rows = [(f"{one['score']:.2f}", f"{one['margin']:.2f}", one["label"], one["id"]) for one in answer["results"]]
+    _show(("cosine", "margin", "label", "document"), rows, as_json)
+
+
+def _asked(route: str, collection: str, where: str | None, url: str | None, as_json: bool, **body: Any) -> Any:
+    if where is not None:
+        body["filter"] = shell.parse_json(where, "--filter")
+    with shell.connect(url) as client:
+        answer = client.call("POST", f"/v1/collections/{collection}/{route}", json=body)
+    if as_json:
+        shell.out.print_json(data=answer)
+    if not answer["complete"]:
+        shell.print_err("There are more documents than were read.", "yellow")
+    return answer
+
+
+def _show(heads: tuple[str, ...], rows: Sequence[Sequence[str]], as_json: bool) -> None:
+    table = shell.plain_table(*heads)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if not as_json:
+        shell.out.print(table)

@@ -9,14 +9,17 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Timer
 from typing import Any, Self, TypeVar
 
+from service.core.errors import Overloaded
+
 T = TypeVar("T")
 
+MAX_WAITING = 8
 _NICENESS = 10
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -74,6 +77,26 @@ class ChildProcess:
             raise ChildDied from error
         finally:
             timer.cancel()
+
+
+@dataclass(eq=False)
+class ComputationTurns:
+    """One child process at a time, so that all who share the turns cannot take more than one core and its memory."""
+
+    _running: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _waiting: int = 0
+
+    @asynccontextmanager
+    async def child(self) -> AsyncIterator[ChildProcess]:
+        """A process when it is the caller's turn. Raises Overloaded where too many wait."""
+        if self._waiting >= MAX_WAITING:
+            raise Overloaded("too many computations are waiting; try again later", retry_after=5.0)
+        self._waiting += 1
+        try:
+            async with self._running, ChildProcess() as process:
+                yield process
+        finally:
+            self._waiting -= 1
 
 
 def _start(memory_bytes: int) -> subprocess.Popen[bytes]:

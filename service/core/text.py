@@ -3,6 +3,8 @@
 import re
 from itertools import pairwise
 
+import regex
+
 # Runs are matched from their first character and never given back, or long ones would cost the square of their length.
 _BORDER = re.compile(
     r"""
@@ -17,6 +19,7 @@ _BORDER = re.compile(
 
 WHITE_SPACE = re.compile(r"\s+")
 _LONG_WORD = re.compile(r"[0-9A-Za-z\u00c0-\u024f\u0370-\u052f]{100}(?=[0-9A-Za-z\u00c0-\u024f\u0370-\u052f])")
+_WORD = regex.compile(r"[\w\p{M}]+")  # with the vowel signs of Indic scripts
 _LAST_WORD = re.compile(r"[^\s(\[\"'“‘«]*$")
 _ABBREVIATIONS = frozenset(
     re.findall(
@@ -101,3 +104,9 @@ def text_units(sentence: str) -> tuple[list[str], str]:
     if len(sentence) > _MAX_WORD_LENGTH * max(1, len(words)):
         return [sentence[at : at + 2] for at in range(0, len(sentence), 2)], ""
     return words, " "
+
+
+def simple_words(text: str, separator: str) -> list[str]:
+    """Words in small letters; pairs of neighbouring characters where nothing separates words."""
+    small = text.lower()
+    return _WORD.findall(small) if separator else [small[at : at + 2] for at in range(len(small) - 1)]

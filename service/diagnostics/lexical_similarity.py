@@ -4,7 +4,6 @@ Vectors should reflect the content of texts, and words are all that is known of 
 """
 
 import random
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from zlib import crc32
 import numpy as np
 
 from service.core.ids import Vectors
-from service.core.text import text_units
+from service.core.text import simple_words, text_units
 from service.core.vector_math import unit_rows
 
 EXCERPT_WORDS = 10
@@ -25,7 +24,6 @@ _TRIES = 4
 """Excerpts of one text, of which the most similar one is taken."""
 _DIMENSIONS = 4_096
 """That words are hashed to. Of the 100 different words of a passage, one or two share theirs with another."""
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +41,7 @@ def tfidf_vectors(texts: Sequence[str]) -> Vectors:
     2009, "Feature hashing for large scale multitask learning". Not scikit-learn's: there a word that is in all texts
     keeps a weight, and boilerplate would count.
     """
-    return _tfidf([_tokens(text, text_units(text)[1]) for text in texts])
+    return _tfidf([simple_words(text, text_units(text)[1]) for text in texts])
 
 
 def sample_excerpts(texts: Sequence[str], most: int, seed: int = 0) -> list[Excerpt]:
@@ -60,8 +58,8 @@ def sample_excerpts(texts: Sequence[str], most: int, seed: int = 0) -> list[Exce
         for text in _random_excerpts(whole, chance)
     ]
     # An excerpt is split as its text is: alone it may be too short to tell its script.
-    bags = [_tokens(text, separator) for text, separator in zip(texts, separators, strict=True)]
-    rows = _tfidf([*bags, *(_tokens(one.text, separators[one.source]) for one in excerpts)])
+    bags = [simple_words(text, separator) for text, separator in zip(texts, separators, strict=True)]
+    rows = _tfidf([*bags, *(simple_words(one.text, separators[one.source]) for one in excerpts)])
     similarity = rows[len(texts) :] @ rows[: len(texts)].T
     at, sources = np.arange(len(excerpts)), np.array([one.source for one in excerpts], np.intp)
     own = similarity[at, sources].copy()
@@ -78,12 +76,6 @@ def _random_excerpts(text: str, chance: random.Random) -> list[str]:
     length = min(EXCERPT_WORDS, len(words) // 2)
     starts = (chance.randrange(len(words) - length + 1) for _ in range(_TRIES))
     return [separator.join(words[start : start + length]) for start in starts]
-
-
-def _tokens(text: str, separator: str) -> list[str]:
-    """Words in small letters; pairs of neighbouring characters where nothing separates words."""
-    small = text.lower()
-    return _WORD.findall(small) if separator else [small[at : at + 2] for at in range(len(small) - 1)]
 
 
 def _tfidf(bags: Sequence[Sequence[str]]) -> Vectors:

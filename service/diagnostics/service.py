@@ -9,7 +9,6 @@ Time and memory are bounded by the size of the sample: a second for 2,000 vector
 takes to encode 200 short texts.
 """
 
-import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.core import metrics
-from service.core.child_process import ChildProcess
+from service.core.child_process import ChildProcess, ComputationTurns
 from service.core.collections import Collection
 from service.core.errors import Conflict, ModelUnavailable, Overloaded, SpaceRefused, VersionNotFound
 from service.core.ids import CollectionId, DocumentId, Vectors, VersionNumber
@@ -43,7 +42,6 @@ KEPT_SECONDS, GROWTH, MAX_KEPT = 600.0, 1.1, 64
 """How long, up to which growth of the space, and how many diagnoses are remembered."""
 REGULAR_SECONDS = 6 * 3600.0
 """Versions that serve are diagnosed this often without a request, for the metric."""
-MAX_WAITING = 8
 EXCERPTS, NORMS = 200, 48
 """Texts of which a few words are encoded as queries, and texts that are encoded again for their norms."""
 ENCODING_SECONDS = 30.0
@@ -90,8 +88,7 @@ class DiagnosticsService:
     vectors: VectorStore
     documents: Documents
     sampling: CollectionSampler
-    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
-    _waiting: int = field(default=0, init=False)
+    turns: ComputationTurns = field(default_factory=ComputationTurns)
 
     def __post_init__(self) -> None:
         self._reports = SampleCache[Key, GeometryReport](
@@ -139,17 +136,10 @@ class DiagnosticsService:
             return known
 
         async def diagnose() -> GeometryReport:
-            async with self._one_at_a_time:
-                async with ChildProcess() as process:
-                    return await self._diagnose(collection, version, size, rows, process)
+            async with self.turns.child() as process:
+                return await self._diagnose(collection, version, size, rows, process)
 
-        if self._waiting >= MAX_WAITING:
-            raise Overloaded("too many diagnoses are waiting; try again later", retry_after=5.0)
-        self._waiting += 1
-        try:
-            return await self._reports.get_or_compute(key, diagnose, rows)
-        finally:
-            self._waiting -= 1
+        return await self._reports.get_or_compute(key, diagnose, rows)
 
     async def _diagnose(
         self, collection: Collection, version: EmbedderVersion, size: int, rows: int, process: ChildProcess
@@ -213,6 +203,8 @@ class DiagnosticsService:
         except (ModelUnavailable, SpaceRefused, Overloaded) as error:
             return *nothing, error.detail
         vectors = np.concatenate(parts)
+        if len(vectors) < measure.MIN_TEXTS:
+            return *nothing, "the model had no time for enough queries; look again when there is less to do"
         usable = finite(vectors)
         rows = text_rows[[one.source for one in excerpts[: len(vectors)]]]
         return vectors[usable], rows[usable], ""

@@ -1,8 +1,9 @@
 """What a measure of a space means: the limits of its verdicts, and the advice. Pure.
 
 The limits come from measurements with a sound model and with models broken on purpose, on the same collections
-(docs/geometry.md); docs/decisions/0029 says why these. A verdict is reached on the value itself; its error is for a
-reader who sees a value near a limit.
+(docs/geometry.md); docs/decisions/0029 and 0065 say why these. A value is bad only where its 95 % interval lies beyond
+the limit: guarded rejection (JCGM 106:2012, "The role of measurement uncertainty in conformity assessment"), because a
+sound space that is blamed by chance costs an operator more than a broken one that is found a look later.
 """
 
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class GeometryMeasure:
     advice: str = ""
 
 
+GUARD = 1.96
+"""Standard errors between a bad value and its limit: what is sound is then called bad in at most 2.5 % of all looks."""
 _MODEL = (
     "Compare with a model that is known to be sound (`azimuth reindex --embedder default`): check weights, pooling, "
     "prompts and tokenizer of this one."
@@ -53,13 +56,13 @@ THRESHOLDS: dict[GeometryMeasureName, Threshold] = {
         message="a few words of a text lie {value:.1f} deviations nearer to it than to other texts",
         problem="questions hardly lie nearer to what answers them than to anything else",
         advice=f"{_MODEL} Does it know the language of the documents?",
-        limits=(3.8, 3.3),
+        limits=(3.7, 3.45),
     ),
     "words": Threshold(
         message="{value:.0%} of a text's nearest are near by their words too, beyond chance",
         problem="what is near has little to do with what the texts say",
         advice=f"{_MODEL} Does it know the language of the documents?",
-        limits=(0.12, 0.05),
+        limits=(0.04, 0.02),
     ),
     "mean_cosine": Threshold(
         message="two random texts have a cosine of {value:.2f}",
@@ -97,7 +100,7 @@ THRESHOLDS: dict[GeometryMeasureName, Threshold] = {
         message="near a text the space has {value:.0f} dimensions",
         problem="as in noise, where every text is equally far from every other",
         advice="Look at `meaning`: noise has none. A hashed or quantised space is rough, and may still do.",
-        limits=(45.0, 70.0),
+        limits=(55.0, 70.0),
     ),
     "hubness": Threshold(
         message="how often texts are among the ten nearest of others is skewed by {value:.1f}",
@@ -139,14 +142,16 @@ def assess_measure(
 ) -> GeometryMeasure:
     """The measure in words. `scale` shrinks the limits, where a sample is too small for the value to become larger.
 
-    `harmless`: other measures show that what would be "watch" does no harm.
+    `error` None or NaN: not known, and taken for 0. `harmless`: other measures show that what would be "watch" does no
+    harm.
     """
     threshold = THRESHOLDS[name]
     message, verdict = threshold.message.format(value=value), VERDICTS[0]
     watch, broken = (None, None) if threshold.limits is None else (limit * scale for limit in threshold.limits)
     if watch is not None and broken is not None:
         sign = 1.0 if broken > watch else -1.0
-        verdict = VERDICTS[sum(sign * value > sign * limit for limit in (watch, broken))]
+        guard = GUARD * (error if error is not None and error == error else 0.0)
+        verdict = VERDICTS[sum(sign * value - guard > sign * limit for limit in (watch, broken))]
         verdict = VERDICTS[0] if harmless and verdict == "watch" else verdict
     measure = partial(GeometryMeasure, name=name, value=value, error=error, verdict=verdict, watch=watch, broken=broken)
     if verdict == "healthy":

@@ -14,7 +14,7 @@ from service.core.collections import Collection
 from service.core.documents import StoredDocument
 from service.core.errors import Overloaded
 from service.core.filters import And
-from service.core.ids import DocumentId, Vectors
+from service.core.ids import DocumentId, Role, Vectors
 from service.core.ports.documents import Documents
 from service.core.ports.embedder import Embedders, EncoderWithNorms
 from service.core.ports.vectors import VectorStore
@@ -107,11 +107,15 @@ class CollectionSampler:
         ]
 
     async def embed_queries(self, version: EmbedderVersion, texts: Sequence[str]) -> Vectors:
-        """The vectors of the texts as queries, encoded in small batches so that live searches need not wait long."""
+        """The vectors of the texts as queries."""
+        return await self.embed(version, texts, "query")
+
+    async def embed(self, version: EmbedderVersion, texts: Sequence[str], role: Role) -> Vectors:
+        """The vectors of the texts, encoded in small batches so that live searches need not wait long."""
         await self._verifier.ensure(version)
         vectors = np.zeros((len(texts), version.dimensions), np.float32)
         for at in range(0, len(texts), _TEXTS_AT_ONCE):
-            embed = partial(self._embedders.embed, version.spec, texts[at : at + _TEXTS_AT_ONCE], "query")
+            embed = partial(self._embedders.embed, version.spec, texts[at : at + _TEXTS_AT_ONCE], role)
             vectors[at : at + _TEXTS_AT_ONCE] = await retry_overloaded(embed)
         return vectors
 

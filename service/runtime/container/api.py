@@ -11,6 +11,7 @@ from uuid import UUID
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from service.analysis.service import AnalysisService
 from service.api.app import create_app
 from service.api.dependencies import RequestLimits, Service
 from service.confidence.calibrate import ConfidenceCalibrator
@@ -245,6 +246,9 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
                 collection_service=CollectionService(collections=collections, embedders=models, verifier=verifier),
                 state_machine=machine,
                 diagnostics=diagnostics,
+                analysis=AnalysisService(
+                    versions=versions, vectors=vectors, documents=documents, sampling=sampling, turns=diagnostics.turns
+                ),
                 recall_controller=recall_controller,
                 collections=collections,
                 versions=versions,

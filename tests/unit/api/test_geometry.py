@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from service.core import child_process
 from service.core.errors import Overloaded
 from service.core.ids import CollectionName, VersionNumber
 from service.core.versions import EmbedderVersion, SpaceStatus, VectorSample
@@ -122,7 +123,7 @@ async def test_concurrent_requests_share_one_report(api: Edge, monkeypatch: pyte
 
 
 async def test_too_many_waiting_requests_are_refused(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "MAX_WAITING", 1)
+    monkeypatch.setattr(child_process, "MAX_WAITING", 1)
     collection = await api.service.collections.by_name(CollectionName("papers"))
     reports = (api.service.diagnostics.diagnose(collection, VersionNumber(1), size) for size in (100, 200))
     first, second = await asyncio.gather(*reports, return_exceptions=True)

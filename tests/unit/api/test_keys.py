@@ -130,6 +130,20 @@ async def test_what_tells_names_tells_those_of_the_key(api: Edge) -> None:
     assert (await api.client.put("/v1/collections/other")).status_code == 404
 
 
+async def test_a_bound_key_explores_only_what_it_sees(api: Edge) -> None:
+    url, everything = "/v1/collections/papers", {"threshold": -1, "clusters": 2, "labels": ["a river", "a mountain"]}
+    for name, which, sent, seen in (
+        ("duplicates", "compared", "threshold", 1),
+        ("clusters", "compared", "clusters", 1),
+        ("classify", "results", "labels", ["a"]),
+    ):
+        found = (await use(api, "bound").post(f"{url}/{name}", {sent: everything[sent]}))[which]
+        assert (found if which == "compared" else [one["id"] for one in found]) == seen, name
+    examples = [{"id": "a", "label": "x"}, {"id": "b", "label": "y"}]
+    problem = await api.refused(f"{url}/classify", {"examples": examples}, 422, "examples.1.id")
+    assert "no encoded document" in problem["detail"]
+
+
 async def test_everything_that_a_bound_key_deletes_is_what_it_sees(api: Edge) -> None:
     documents = "/v1/collections/papers/documents"
     assert (await use(api, "bound").post(f"{documents}/delete", {"all": True}, confirm="papers")) == {"deleted": 1}

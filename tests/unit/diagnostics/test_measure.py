@@ -26,11 +26,18 @@ SUBJECTS, EACH, DIMENSIONS = 60, 5, 128
 CHANCE = np.random.default_rng(11)
 WORDS = [[f"w{subject}x{number}" for number in range(80)] for subject in range(SUBJECTS)]
 COMMON = [f"common{number}" for number in range(40)]
-TEXTS = [
-    " ".join(CHANCE.permutation([*CHANCE.choice(own, 14, replace=False), *CHANCE.choice(COMMON, 8)]))
-    for own in WORDS
-    for _ in range(EACH)
-]
+
+
+def written(subjects: int, each: int, words: int, common: int = 8) -> list[str]:
+    """Texts of some words of their subject and some that all have, in random order."""
+    return [
+        " ".join(CHANCE.permutation([*CHANCE.choice(own, words, replace=False), *CHANCE.choice(COMMON, common)]))
+        for own in WORDS[:subjects]
+        for _ in range(each)
+    ]
+
+
+TEXTS = written(SUBJECTS, EACH, 14)
 PIECES = lexical_similarity.sample_excerpts(TEXTS, 200)
 ROOTS = CHANCE.normal(size=(24, DIMENSIONS))
 PLACES: dict[str, np.ndarray] = {
@@ -70,24 +77,26 @@ def sample(rows: Vectors, texts: Sequence[str] = TEXTS, **fields: Any) -> Geomet
     return GeometrySample(rows=rows, **{**known, **fields})
 
 
-def excerpts(embed: Embedder) -> dict[str, Any]:
+def excerpts(embed: Embedder, pieces: Sequence[lexical_similarity.Excerpt] = PIECES) -> dict[str, Any]:
     return {
-        "excerpts": unit(embed([piece.text for piece in PIECES])),
-        "excerpt_rows": np.array([piece.source for piece in PIECES]),
+        "excerpts": unit(embed([piece.text for piece in pieces])),
+        "excerpt_rows": np.array([piece.source for piece in pieces]),
     }
 
 
-def found(embed: Embedder) -> GeometryMeasurements:
-    rows = unit(embed(TEXTS))
+def found(embed: Embedder, texts: Sequence[str] = TEXTS) -> GeometryMeasurements:
+    rows = unit(embed(texts))
     near = neighbours.nearest_neighbours(rows)
-    different = [(a, b) for a, b in near_duplicate_pairs(near) if TEXTS[a] != TEXTS[b]]
-    return measure_sample(sample(rows, different=different, **excerpts(embed)), near)
+    different = [(a, b) for a, b in near_duplicate_pairs(near) if texts[a] != texts[b]]
+    pieces = PIECES if texts is TEXTS else lexical_similarity.sample_excerpts(texts, 200)
+    return measure_sample(sample(rows, texts, different=different, **excerpts(embed, pieces)), near)
 
 
 def measures(findings: GeometryMeasurements) -> dict[str, GeometryMeasure]:
     return {one.name: one for one in findings.measures}
 
 
+CHANCE_PLANE = np.random.default_rng(3).normal(size=(DIMENSIONS, 3)) @ np.eye(3, DIMENSIONS)
 BROKEN: dict[str, tuple[Embedder, str]] = {
     "a constant and a little noise": (noise(0.1), "mean_cosine"),
     "a constant and noise": (noise(0.5), "meaning"),
@@ -98,6 +107,9 @@ BROKEN: dict[str, tuple[Embedder, str]] = {
         lambda texts: sound(texts) if len(texts) == len(TEXTS) else np.roll(sound(texts), 1, axis=1),
         "meaning",
     ),
+    "the order of texts lost": (lambda texts: np.roll(sound(texts), len(texts) // 3, axis=0), "meaning"),
+    "mostly what all texts share": (lambda texts: 0.1 * unit(sound(texts)) + noise(0.3)(texts), "meaning"),
+    "three directions": (lambda texts: sound(texts) @ CHANCE_PLANE, "effective_rank"),
     "a few points": (lambda texts: sound([TEXTS[len(text) % 5] for text in texts]), "duplicates"),
 }
 
@@ -107,6 +119,24 @@ def test_a_sound_space_is_healthy() -> None:
     trouble = [(one.name, one.value, one.verdict) for one in findings.measures if one.verdict not in ("healthy", None)]
     assert trouble == []
     assert findings.verdict == "healthy"
+
+
+SOUND = {  # subjects, texts of each, words of the subject and of all in each text
+    "few texts": (30, 2, 14, 8),
+    "many subjects": (60, 2, 14, 8),
+    "few subjects": (40, 4, 12, 8),
+    "short passages": (60, 5, 8, 3),
+    "long passages": (60, 4, 20, 12),
+    "little in common": (60, 5, 14, 0),
+    "much in common": (60, 5, 16, 20),
+    "a large collection": (60, 10, 14, 8),
+}
+
+
+@pytest.mark.parametrize("size", SOUND.values(), ids=SOUND)
+def test_sound_collections_of_many_kinds_are_healthy(size: tuple[int, int, int, int]) -> None:
+    findings = found(sound, written(*size))
+    assert [(one.name, one.value, one.error) for one in findings.measures if one.verdict not in ("healthy", None)] == []
 
 
 def test_a_cone_is_sound_where_texts_are_in_order_within_it() -> None:

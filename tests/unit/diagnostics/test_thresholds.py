@@ -3,9 +3,11 @@
 from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.core.verdict import Verdict, worst_verdict
-from service.diagnostics.thresholds import THRESHOLDS, GeometryMeasureName, assess_measure, not_measured
+from service.diagnostics.thresholds import GUARD, THRESHOLDS, GeometryMeasureName, assess_measure, not_measured
 
 
 def test_every_measure_has_a_threshold() -> None:
@@ -21,10 +23,27 @@ def test_verdicts_follow_the_limits_and_come_with_advice(name: GeometryMeasureNa
     watch, broken = threshold.limits
     inside, beyond, before = (watch + broken) / 2, 2 * broken - watch, watch - (broken - watch) / 10
     for value, verdict in ((before, "healthy"), (inside, "watch"), (beyond, "broken")):
-        found = assess_measure(name, value, 0.1)
+        found = assess_measure(name, value, abs(broken - watch) / 21)
         assert (found.verdict, found.watch, found.broken) == (verdict, watch, broken)
         assert bool(found.advice) == (verdict != "healthy")
         assert (threshold.problem in found.message) == (verdict != "healthy")
+
+
+@pytest.mark.parametrize("name", [name for name, threshold in THRESHOLDS.items() if threshold.limits is not None])
+@given(beyond=st.floats(0.001, 50), error=st.floats(0, 10))
+def test_a_value_is_bad_only_where_its_interval_lies_beyond_the_limit(
+    name: GeometryMeasureName, beyond: float, error: float
+) -> None:
+    watch, broken = THRESHOLDS[name].limits or (0.0, 0.0)
+    step = broken - watch
+    found = assess_measure(name, watch + beyond * step, error * abs(step))
+    low = beyond - GUARD * error
+    assert found.verdict == ("healthy" if low <= 1e-9 else "watch" if low <= 1 + 1e-9 else "broken") or low < 1e-6
+    assert assess_measure(name, watch - beyond * step, error).verdict == "healthy"
+
+
+def test_an_unknown_error_is_taken_for_none() -> None:
+    assert [assess_measure("meaning", 3.0, error).verdict for error in (None, float("nan"))] == ["broken"] * 2
 
 
 def test_a_small_sample_cannot_have_a_large_rank() -> None:

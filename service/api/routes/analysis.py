@@ -1,0 +1,103 @@
+"""What vectors tell besides search: near duplicates, clusters with names, and labels for documents and texts."""
+
+from typing import Annotated, Self
+
+from fastapi import Body
+from pydantic import Field, model_validator
+
+from service.analysis import service as analysis
+from service.api.dependencies import ServiceDep
+from service.api.routing import QueryRoute, collection_router
+from service.api.schemas.base import (
+    CollectionPath,
+    DocumentIdField,
+    FilterField,
+    QueryText,
+    RequestBody,
+    in_groups,
+    parse_filter,
+)
+
+MAX_EXAMPLES = 2_000
+router = collection_router("", "analysis", 409, 429, route_class=QueryRoute)
+
+LabelField = Annotated[QueryText, Field(max_length=1_000)]
+
+
+class DuplicatesBody(RequestBody):
+    threshold: Annotated[float, Field(ge=-1, le=1, description="Least cosine of a pair.")] = 0.95
+    limit: Annotated[int, Field(ge=1, le=1_000, description="Most pairs of the answer.")] = 100
+    filter: FilterField | None = None
+
+
+class ClustersBody(RequestBody):
+    clusters: Annotated[int, Field(ge=2, le=100, description="Default: by the number of documents.")] | None = None
+    words: Annotated[int, Field(ge=1, le=20, description="Most words of a name.")] = 5
+    members: Annotated[int, Field(ge=0, le=50_000, description="Most ids of each, nearest to its centre first.")] = 10
+    filter: FilterField | None = None
+
+
+class ExampleBody(RequestBody):
+    label: LabelField
+    id: DocumentIdField | None = None
+    text: QueryText | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.id is None) == (self.text is None):
+            raise ValueError("give an id or a text")
+        return self
+
+
+class ClassificationBody(RequestBody):
+    """Labels by their texts alone, or examples of them; for texts, or for documents that pass the filter."""
+
+    labels: Annotated[list[LabelField], Field(min_length=2, max_length=100)] | None = None
+    examples: (
+        Annotated[list[ExampleBody], Field(min_length=2, max_length=MAX_EXAMPLES), in_groups(MAX_EXAMPLES)] | None
+    ) = None
+    texts: Annotated[list[QueryText], Field(min_length=1, max_length=100)] | None = None
+    filter: FilterField | None = None
+    limit: Annotated[int, Field(ge=1, le=10_000, description="Most documents of the answer.")] = 100
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.labels is None) == (self.examples is None):
+            raise ValueError("give labels or examples")
+        names = self.labels or [one.label for one in self.examples or ()]
+        if len(set(names)) < (len(names) if self.labels else 2):
+            raise ValueError("a label is there twice" if self.labels else "give examples of at least two labels")
+        if self.texts is not None and self.filter is not None:
+            raise ValueError("texts are not filtered: give one or the other")
+        return self
+
+
+@router.post("/duplicates", summary="Pairs of documents that are nearly the same")
+async def duplicates(
+    service: ServiceDep,
+    collection: CollectionPath,
+    body: Annotated[DuplicatesBody, Body(default_factory=DuplicatesBody)],
+) -> analysis.Duplicates:
+    """All with all, exactly, by the mean of each document's chunks. The body may be left out."""
+    found = await service.collections.by_name(collection)
+    where = parse_filter(body.filter, found.settings.field_types)
+    return await service.analysis.duplicates(found, where, body.threshold, body.limit)
+
+
+@router.post("/clusters", summary="Groups of documents, with names")
+async def clusters(
+    service: ServiceDep, collection: CollectionPath, body: Annotated[ClustersBody, Body(default_factory=ClustersBody)]
+) -> analysis.Clusters:
+    """By k-means over the mean of each document's chunks, named by c-TF-IDF. The body may be left out."""
+    found = await service.collections.by_name(collection)
+    where = parse_filter(body.filter, found.settings.field_types)
+    return await service.analysis.clusters(found, where, body.clusters, body.words, body.members)
+
+
+@router.post("/classify", summary="Labels for documents or texts")
+async def classify(service: ServiceDep, collection: CollectionPath, body: ClassificationBody) -> analysis.Labels:
+    """By the texts of labels (zero-shot), or learnt from examples, with the accuracy in cross-validation."""
+    found = await service.collections.by_name(collection)
+    where = parse_filter(body.filter, found.settings.field_types)
+    examples = [analysis.Example(label=one.label, id=one.id, text=one.text) for one in body.examples or ()]
+    return await service.analysis.classify(found, body.labels or (), examples, body.texts or (), where, body.limit)
