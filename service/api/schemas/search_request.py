@@ -158,14 +158,9 @@ class ResultOptionsBody(RequestBody):
         MinScoreField | None, Field(description="A number is about `score`.", examples=[{"cosine": 0.3}])
     ] = None
     sort: Annotated[
-        list[SortKeyField] | None,
+        Annotated[list[SortKeyField], Field(min_length=1, max_length=MAX_SORT_KEYS)] | None,
         BeforeValidator(one_or_several),
-        Field(
-            min_length=1,
-            max_length=MAX_SORT_KEYS,
-            description="By declared fields in place of the score.",
-            examples=[["-year"]],
-        ),
+        Field(description="By declared fields in place of the score.", examples=[["-year"]]),
     ] = None
     fields: Annotated[
         list[FieldName] | None,

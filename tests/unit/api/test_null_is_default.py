@@ -64,6 +64,12 @@ BODIES: dict[str, Json] = {
         "metadata_condition": {"conditions": [{"name": ["year"], "comparison_operator": "empty"}]},
     },
 }
+WITHOUT_OPTIONAL_FIELDS = {
+    "PUT /v1/aliases/{alias}",
+    "POST /v1/aliases",
+    "POST /v1/collections/{collection}/rename",
+    "POST /v1/collections/{collection}/copy",
+}
 VOLATILE = {
     "took_ms",
     "timings_ms",
@@ -145,7 +151,8 @@ async def test_every_body_is_tried() -> None:
         for method, operation in operations.items()
         if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
-    assert described - {"PATCH /v1/collections/{collection}/documents/{id}"} == BODIES.keys()  # there null removes
+    described -= {"PATCH /v1/collections/{collection}/documents/{id}"}  # there null removes
+    assert described - WITHOUT_OPTIONAL_FIELDS == BODIES.keys()
 
 
 @pytest.mark.parametrize("route", BODIES)
