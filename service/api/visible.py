@@ -12,6 +12,7 @@ from service.core.access import Access
 from service.core.collections import Collection, CollectionCounts
 from service.core.documents import Accepted, Document, IfExists, StoredDocument
 from service.core.errors import CollectionNotFound, FieldError, ForeignDocuments, Invalid
+from service.core.facets import Facet, FacetRequest
 from service.core.filters import And, Filter, matches, several_values
 from service.core.ids import CollectionId, CollectionName, DocumentId
 from service.core.ports.collections import Collections
@@ -145,6 +146,11 @@ class VisibleDocuments:
 
     async def count(self, collection_id: CollectionId, where: Filter) -> int:
         return await self._documents.count(collection_id, await self._within(collection_id, where))
+
+    async def facets(
+        self, collection: Collection, requests: Sequence[FacetRequest], where: Filter | None
+    ) -> tuple[Facet, ...]:
+        return await self._documents.facets(collection, requests, self._access.within(collection, where))
 
     async def delete(
         self, collection_id: CollectionId, ids: Sequence[DocumentId], now: datetime, where: Filter | None = None

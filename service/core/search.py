@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 from service.core.collections import CollectionSettings, FusionSettings, RerankSettings
 from service.core.errors import Invalid
 from service.core.examples import Like
+from service.core.facets import Facet, FacetRequest
 from service.core.filters import Filter, typed
 from service.core.ids import DocumentId, VersionNumber
 from service.core.query_syntax import ParsedQuery, Syntax, TypoTolerance, parse_query
@@ -235,6 +236,7 @@ class SearchRequest:
     offset: int = 0
     min_score: MinScore | None = None
     sort: tuple[SortKey, ...] = ()
+    facets: tuple[FacetRequest, ...] = ()
     fields: tuple[str, ...] | None = None
     around: TextAround | None = None
 
@@ -327,6 +329,7 @@ class SearchResult:
     """Quoted phrases that no document contains: they were no constraint."""
     degraded: tuple[Degradation, ...]
     confidence: Confidence
+    facets: tuple[Facet, ...] = ()
     timings: Timings
     replica_lag_seconds: float | None = None
     """How far the replica that was read is behind, at most; None: the primary was read."""

@@ -35,6 +35,7 @@ from service.search.context import SearchContext
 from service.search.dense_certainty import DenseCertainty
 from service.search.encode_query import QueryEncoder, SharedQueryEncoding
 from service.search.events import SearchEvent, SearchObserver, record_metrics
+from service.search.facets import count_facets
 from service.search.fusion import FusedItem, Ranking
 from service.search.ordering import drop_candidates, page, sort_ranking
 from service.search.passage_contexts import add_contexts
@@ -119,7 +120,7 @@ class SearchPipeline:
         context = SearchContext(request.for_collection(space.collection.settings), space, live, timings)
         await revision.wait_for_revision(self.changes, self.lexicon, context)
         if context.request.browses:
-            return await browse(self.documents, context)
+            return replace(await browse(self.documents, context), facets=await count_facets(self.documents, context))
         await constraints.keep_hyphens(self.lexicon, context)
         rerank = request.rerank.resolve(space.collection.settings.rerank) if request.rerank else None
         depth = rerank.depth if rerank else 0
@@ -167,6 +168,7 @@ class SearchPipeline:
             hits = page(context, hits)
         hits = await self._post.diversify(context, hits)
         hits = await self._post.decorate(context, hits[: request.k])
+        facets = await count_facets(self.documents, context)
 
         passing = filter_match.count if filter_match is not None and request.group_by == "document" else wanted
         expected = min(request.k, passing - request.offset)
@@ -201,6 +203,7 @@ class SearchPipeline:
             unmatched_terms=context.unmatched_terms,
             degraded=tuple(context.degraded),
             confidence=confidence,
+            facets=facets,
             timings=context.timings,
         )
 

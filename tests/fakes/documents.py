@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,8 +11,10 @@ from uuid import uuid4
 import numpy as np
 
 from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark, Position, Snapshot
+from service.core.collections import Collection
 from service.core.documents import Accepted, Document, IfExists, StoredDocument
 from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocuments, NotFound, VersionNotFound
+from service.core.facets import Facet, FacetNumbers, FacetRequest, FacetValue
 from service.core.filters import Filter, matches
 from service.core.ids import CollectionId, DocumentId
 from service.core.metadata import elements, find
@@ -196,6 +199,15 @@ class FakeDocuments:
             found = present + [one for one in found if not values[one.id]]
         return tuple(Candidate(one.id, one.content_revision, 0.0) for one in found[offset : offset + limit])
 
+    async def facets(
+        self, collection: Collection, requests: Sequence[FacetRequest], where: Filter | None
+    ) -> tuple[Facet, ...]:
+        living = list(self._store.living(collection.id))
+        return tuple(
+            facet_of(one, [doc.metadata for doc in living if where is None or matches(where, doc.metadata, doc.id)])
+            for one in requests
+        )
+
     async def metadata(
         self, collection_id: CollectionId, ids: Sequence[DocumentId]
     ) -> Mapping[DocumentId, Mapping[str, Any]]:
@@ -247,6 +259,29 @@ class FakeDocuments:
                     break
                 found[id_] = document.text
         return found
+
+
+def facet_of(request: FacetRequest, found: Sequence[Mapping[str, Any]]) -> Facet:
+    """Counted one document at a time."""
+    kinds = {bool: 0, int: 1, float: 1, str: 2}
+    counts = Counter[tuple[int, Any]]()
+    documents = with_numbers = 0
+    for metadata in found:
+        values = [one for one in elements(find(metadata, tuple(request.field.split(".")))) if type(one) in kinds]
+        keys = {(kinds[type(one)], one) for one in values}
+        counts.update(keys)
+        documents += bool(keys)
+        with_numbers += any(kind == 1 for kind, _ in keys)
+    first = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[: request.limit]
+    numbers = [value for kind, value in counts if kind == 1]
+    return Facet(
+        field=request.field,
+        values=tuple(FacetValue(value=value, count=count) for (_, value), count in first),
+        distinct=len(counts),
+        documents=documents,
+        missing=len(found) - documents,
+        numbers=FacetNumbers(min=min(numbers), max=max(numbers), count=with_numbers) if numbers else None,
+    )
 
 
 def _orderable(document: StoredDocument, key: SortKey) -> tuple[Any, ...]:

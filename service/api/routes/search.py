@@ -16,7 +16,9 @@ from starlette.responses import Response
 from service.api.bodies import JsonResponse, large_answer, written
 from service.api.dependencies import Service, ServiceDep
 from service.api.routing import QueryRoute, collection_router
-from service.api.schemas.base import CollectionPath, DocumentIdPath
+from service.api.schemas.base import CollectionPath, DocumentIdPath, parse_filter
+from service.api.schemas.result_options import FacetsAnswer, FacetsBody, facets_answer
+from service.api.schemas.result_options import facets as requested_facets
 from service.api.schemas.search_request import BatchBody, RevisionText, SearchBody, SimilarBody
 from service.api.schemas.search_response import BatchAnswer, SearchAnswer, search_answer
 from service.core.concurrency import gather_limited, off_loop
@@ -45,7 +47,7 @@ async def search(
     search_request = at_revision(with_budget(service, body.request()), min_revision)
     result = await service.search.run(collection, search_request)
     if not search_request.browses:
-        service.shadow.add(collection, search_request)
+        service.shadow.add(collection, replace(search_request, facets=()))
     return _response(request, result, search_request)
 
 
@@ -70,6 +72,14 @@ async def similar(
             raise DocumentNotFound from error
         raise Invalid.at("id", "; ".join(one.message for one in error.errors)) from error
     return _response(request, result, search_request)
+
+
+@router.post("/facets", summary="Count the values of fields")
+async def facets(service: ServiceDep, collection: CollectionPath, body: FacetsBody) -> FacetsAnswer:
+    """In all documents that pass the filter. Fields that are declared are counted in memory."""
+    found = await service.collections.by_name(collection)
+    where = parse_filter(body.filter, found.settings.field_types)
+    return {"facets": facets_answer(await service.documents.facets(found, requested_facets(body.facets), where))}
 
 
 @router.post("/search/batch", summary="Run several searches", response_model=BatchAnswer)

@@ -1,11 +1,14 @@
 """What the answer to a search shall be: its thresholds, its order, and the text around its hits."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import TypedDict
 
-from service.api.schemas.base import RequestBody, Text
+from service.api.schemas.base import FilterField, RequestBody, Text, select_fields, text_as
 from service.core.errors import Invalid
+from service.core.facets import Facet, FacetNumbers, FacetRequest, FacetValue
 from service.core.metadata import MAX_FIELD_LENGTH, name_error, nfc
 from service.core.result_options import MinScore, Neighbours, SortKey, TextAround
 
@@ -15,6 +18,8 @@ MAX_RANKED = 1_000
 MAX_SORT_KEYS = 4
 MAX_NEIGHBOURS = 20
 MAX_FIELDS = 100
+MAX_FACETS = 20
+FACET_VALUES, MAX_FACET_VALUES = 10, 1_000
 
 FieldName = Annotated[Text, Field(min_length=1, max_length=MAX_FIELD_LENGTH)]
 
@@ -72,6 +77,60 @@ SortKeyField = Annotated[SortKeyBody, BeforeValidator(_sort_key, json_schema_inp
 def one_or_several(value: Any) -> Any:
     """One value stands for a list of it."""
     return value if isinstance(value, list | None) else [value]
+
+
+class FacetBody(RequestBody):
+    """The most frequent values of a field, and how many documents have them."""
+
+    field: FieldName
+    limit: Annotated[int, Field(ge=1, le=MAX_FACET_VALUES)] = FACET_VALUES
+
+    def facet(self, at: int) -> FacetRequest:
+        return FacetRequest(field=field_name(self.field, f"facets.{at}"), limit=self.limit)
+
+
+FacetsField = Annotated[
+    list[Annotated[FacetBody, text_as("field", FieldName | FacetBody)]],
+    Field(
+        max_length=MAX_FACETS,
+        description="Fields whose values are counted in all documents that pass the filter.",
+        examples=[["kind", {"field": "year", "limit": 20}]],
+    ),
+]
+
+
+def facets(bodies: Sequence[FacetBody]) -> tuple[FacetRequest, ...]:
+    """Invalid where a name is none, or comes twice."""
+    found = {one.facet(at).field: one.facet(at) for at, one in enumerate(bodies)}
+    if len(found) < len(bodies):
+        raise Invalid.at("facets", "a field is named twice")
+    return tuple(found.values())
+
+
+class FacetsBody(RequestBody):
+    facets: Annotated[FacetsField, Field(min_length=1)]
+    filter: FilterField | None = None
+
+
+class FacetAnswer(TypedDict):
+    values: tuple[FacetValue, ...]
+    """The most frequent first, ties by value. A document counts once, however often it has the value."""
+    distinct: int
+    """Of all values."""
+    documents: int
+    """That have at least one value."""
+    missing: int
+    """That have none."""
+    numbers: FacetNumbers | None
+    """Over the values that are numbers; null where there are none."""
+
+
+class FacetsAnswer(TypedDict):
+    facets: dict[str, FacetAnswer]
+
+
+def facets_answer(found: Sequence[Facet]) -> dict[str, FacetAnswer]:
+    return {one.field: select_fields(FacetAnswer, one) for one in found}
 
 
 class NeighboursBody(RequestBody):

@@ -24,9 +24,11 @@ from service.api.schemas.result_options import (
     MAX_OFFSET,
     MAX_RANKED,
     MAX_SORT_KEYS,
+    FacetsField,
     FieldName,
     MinScoreField,
     SortKeyField,
+    facets,
     field_name,
     one_or_several,
 )
@@ -162,6 +164,7 @@ class ResultOptionsBody(RequestBody):
         BeforeValidator(one_or_several),
         Field(description="By declared fields in place of the score.", examples=[["-year"]]),
     ] = None
+    facets: FacetsField = Field([])
     fields: Annotated[
         list[FieldName] | None,
         Field(max_length=MAX_FIELDS, description="Of the metadata, in hits. Default: all.", examples=[["year"]]),
@@ -185,6 +188,7 @@ class ResultOptionsBody(RequestBody):
             offset=self.offset,
             min_score=None if self.min_score is None else self.min_score.min_score(),
             sort=tuple(one.sort_key(at) for at, one in enumerate(self.sort or ())),
+            facets=facets(self.facets),
             fields=None if self.fields is None else tuple(field_name(one, "fields") for one in self.fields),
         )
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from service.api.schemas.base import select_fields
+from service.api.schemas.result_options import FacetAnswer, facets_answer
 from service.core.metadata import project
 from service.core.search import (
     Confidence,
@@ -135,7 +136,7 @@ class DegradedAnswer(TypedDict):
     reason: str
 
 
-class SearchAnswer(TypedDict):
+class SearchFields(TypedDict):
     hits: list[HitAnswer]
     confidence: Confidence
     embedder_version: int
@@ -144,6 +145,11 @@ class SearchAnswer(TypedDict):
     """Stages that could not do their part, and why."""
     took_ms: float
     timings_ms: dict[str, float]
+
+
+class SearchAnswer(SearchFields, total=False):
+    facets: dict[str, FacetAnswer]
+    """Only where they were asked for: by field, over all documents that pass the filter."""
 
 
 class BatchAnswer(TypedDict):
@@ -155,7 +161,7 @@ class BatchAnswer(TypedDict):
 def search_answer(result: SearchResult, request: SearchRequest) -> SearchAnswer:
     words = result.parsed_query
     dense, reread, in_domain = result.dense, result.rerank_summary, result.confidence.in_domain
-    return {
+    answer: SearchAnswer = {
         "hits": [_hit(hit, request) for hit in result.hits],
         "confidence": replace(result.confidence, in_domain=None if in_domain is None else round(in_domain, 4)),
         "embedder_version": result.embedder_version,
@@ -182,6 +188,9 @@ def search_answer(result: SearchResult, request: SearchRequest) -> SearchAnswer:
         "took_ms": round(result.timings.elapsed * 1000, 3),
         "timings_ms": dict.fromkeys(STAGES, 0.0) | result.timings.milliseconds(),
     }
+    if request.facets:
+        answer["facets"] = facets_answer(result.facets)
+    return answer
 
 
 def _hit(hit: Hit, request: SearchRequest) -> HitAnswer:

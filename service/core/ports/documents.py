@@ -2,7 +2,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from service.core.collections import Collection
 from service.core.documents import Accepted, Document, IfExists, StoredDocument
+from service.core.facets import Facet, FacetRequest
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
 from service.core.result_options import SortKey
@@ -96,6 +98,14 @@ class Documents(Protocol):
 
         Documents without a value of a field come last; ties in byte order of the ids. Texts compare by their first 64
         code points. Invalid for a field that is not declared, Conflict while it is filled.
+        """
+
+    async def facets(
+        self, collection: Collection, requests: Sequence[FacetRequest], where: Filter | None
+    ) -> tuple[Facet, ...]:
+        """How many of the documents that pass have each value; exact as of one moment.
+
+        Invalid where a field has too many different values (`MAX_DISTINCT`) to be counted.
         """
 
     async def metadata(

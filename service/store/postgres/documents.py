@@ -15,9 +15,11 @@ from psycopg.rows import TupleRow
 from psycopg.types.json import Jsonb
 
 from service.core.change_feed import record_revision
+from service.core.collections import Collection
 from service.core.concurrency import off_loop
 from service.core.documents import Accepted, Document, IfExists, StoredDocument
 from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocuments
+from service.core.facets import Facet, FacetRequest
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
 from service.core.metadata import nfc
@@ -28,6 +30,7 @@ from service.core.versions import EmbedderVersion
 from service.store.postgres import change_feed, queue
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Adapter, Connection, Pool, Values, retrying
+from service.store.postgres.facets.facets import Facets
 from service.store.postgres.filters import indexed_fields, sorting
 from service.store.postgres.filters.filter_matches import FilterMatches
 from service.store.postgres.filters.filter_sql import Predicate, predicate
@@ -46,6 +49,7 @@ class PostgresDocuments(Adapter):
     def __init__(self, pool: Pool) -> None:
         super().__init__(pool)
         self._filter_matches = FilterMatches(pool)
+        self._facets = Facets(pool, self._filter_matches)
 
     async def put(
         self,
@@ -167,6 +171,11 @@ class PostgresDocuments(Adapter):
         within: Sequence[DocumentId] | None = None,
     ) -> tuple[Candidate, ...]:
         return await sorting.in_order(self._pool, collection_id, order, where, offset, limit, within)
+
+    async def facets(
+        self, collection: Collection, requests: Sequence[FacetRequest], where: Filter | None
+    ) -> tuple[Facet, ...]:
+        return await self._facets.count(collection, requests, where)
 
     async def metadata(
         self, collection_id: CollectionId, ids: Sequence[DocumentId]

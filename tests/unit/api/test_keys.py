@@ -181,6 +181,15 @@ async def test_documents_that_the_filter_does_not_admit_do_not_exist(api: Edge) 
     assert [one["id"] for one in (await use(api, "root").get(f"{papers}/documents"))["documents"]] == ["a", "b", "c"]
 
 
+async def test_facets_count_visible_documents_alone(api: Edge) -> None:
+    body = {"facets": ["tenant"], "filter": {"tenant": {"$exists": True}}}
+    for path, asked in (("facets", body), ("search", {**body, "query": "river"}), ("facets", {"facets": ["tenant"]})):
+        answer = await use(api, "bound").post(f"/v1/collections/papers/{path}", asked)
+        assert answer["facets"]["tenant"]["values"] == [{"value": "a", "count": 1}]
+        assert answer["facets"]["tenant"]["missing"] == 0
+    await use(api, "some").refused("/v1/collections/private/facets", body, 404)
+
+
 def test_a_new_method_of_a_port_is_either_narrowed_or_missing() -> None:
     """What is added to these must be thought of in `visible.py`."""
 

@@ -100,6 +100,30 @@ async def test_what_a_search_finds_is_sorted(api: Edge, mode: str) -> None:
     assert ids(await api.search("lemon", mode=mode, k=3, offset=2, sort=["-year", "group"])) == ids(answer)[2:5]
 
 
+async def test_facets_count_what_passes_the_filter(api: Edge) -> None:
+    body = {"facets": ["group", {"field": "year", "limit": 2}], "filter": {"n": {"$lt": 10}}}
+    counted = (await api.post(f"{PATH}/facets", body))["facets"]
+    assert counted == {
+        "group": {
+            "values": [{"value": "a", "count": 5}, {"value": "b", "count": 5}],
+            "distinct": 2,
+            "documents": 10,
+            "missing": 0,
+            "numbers": None,
+        },
+        "year": {
+            "values": [{"value": 2001, "count": 3}, {"value": 2000, "count": 2}],
+            "distinct": 3,
+            "documents": 6,
+            "missing": 4,
+            "numbers": {"min": 2000, "max": 2002, "count": 6},
+        },
+    }
+    for asked in ({"query": "lemon", "k": 1}, {"sort": ["n"]}, {"query": "zebra", "min_confidence": 1.0}):
+        assert (await api.post(f"{PATH}/search", {**asked, **body}))["facets"] == counted
+    assert (await api.post(f"{PATH}/similar/d01", body))["facets"] == counted
+
+
 async def test_metadata_can_be_a_part_of_itself(api: Edge) -> None:
     metadata = {"a": {"b": 1, "c": [{"d": 1, "e": 2}, {"e": 3}]}, "x.y": 5, "z": 6}
     await api.write({"id": "nested", "text": "persimmon", "metadata": metadata})
@@ -131,6 +155,9 @@ async def test_metadata_can_be_a_part_of_itself(api: Edge) -> None:
         ({"query": "a", "min_score": {"relevance": 0.5}}, "min_score.relevance"),
         ({"query": "a", "fields": ["$year"]}, "fields"),
         ({"query": "a", "fields": "year"}, "fields"),
+        ({"query": "a", "facets": ["year", "year"]}, "facets"),
+        ({"query": "a", "facets": ["$year"]}, "facets.0"),
+        ({"query": "a", "facets": [{"field": "year", "limit": 0}]}, "facets.0.limit"),
     ],
     ids=str,
 )

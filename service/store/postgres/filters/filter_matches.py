@@ -62,7 +62,7 @@ CacheKey = tuple[CollectionId, str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Ids:
+class ListedIds:
     """`ids` in byte order, as the index of a space has them: a scan of 50,000 then takes two thirds of the time."""
 
     ids: tuple[DocumentId, ...]
@@ -90,7 +90,7 @@ class FilterMatches:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._cache: dict[CacheKey, _Ids] = {}  # the least recently used first
+        self._cache: dict[CacheKey, ListedIds] = {}  # the least recently used first
         self._cached_ids = 0
         self._estimates: dict[CacheKey, _Estimate] = {}
         self._sizes = ExpiringDict[CollectionId, _Size]()
@@ -122,6 +122,15 @@ class FilterMatches:
         count = len(found.ids)
         return FilterMatch(ids=found.ids if count <= cap else None, count=count, total=max(count, size.documents))
 
+    async def listed(
+        self, connection: Connection, collection_id: CollectionId, where: Filter, cap: int
+    ) -> ListedIds | None:
+        """All that pass, with the horizon of the statement that listed them; None where they are more than `cap`."""
+        key = (collection_id, repr(simplified(where)))
+        if (found := await self._cached(connection, key, predicate(where))) is not None:
+            return found
+        return await self._select(connection, key, where, cap, await self._size(connection, collection_id))
+
     async def _size(self, connection: Connection, collection_id: CollectionId) -> _Size:
         if (known := self._sizes.get(collection_id)) is not None:
             return known
@@ -145,7 +154,9 @@ class FilterMatches:
         ((sampled, passed),) = await cursor.fetchall()
         return replace(unknown, share=passed / sampled) if passed >= MIN_SAMPLE_MATCHES else unknown
 
-    async def _select(self, connection: Connection, key: CacheKey, where: Filter, cap: int, size: _Size) -> _Ids | None:
+    async def _select(
+        self, connection: Connection, key: CacheKey, where: Filter, cap: int, size: _Size
+    ) -> ListedIds | None:
         """All that pass; None where they are more than `cap`."""
         ranged = ranges_of(simplified(where), await self._ready_fields(connection, key[0]))
         ((horizon,),) = await (await connection.execute(SQL.horizon)).fetchall()
@@ -155,7 +166,7 @@ class FilterMatches:
         # A document has as many rows as it has values in a range: only a full page leaves some unread.
         if len(rows) > cap:
             return None
-        found = _Ids(tuple(sorted({row[0] for row in rows})), horizon)
+        found = ListedIds(tuple(sorted({row[0] for row in rows})), horizon)
         self._remember(key, found)
         return found
 
@@ -200,7 +211,7 @@ class FilterMatches:
             self._fields.put(collection_id, fields, FIELDS_SECONDS)
         return fields
 
-    async def _cached(self, connection: Connection, key: CacheKey, condition: Predicate) -> _Ids | None:
+    async def _cached(self, connection: Connection, key: CacheKey, condition: Predicate) -> ListedIds | None:
         """Cached ids, brought up to date; None where there are none, or where too much changed since."""
         known = self._cache.get(key)
         if known is None:
@@ -214,11 +225,11 @@ class FilterMatches:
         changed = {id_: passes for _, _, id_, passes in rows if id_ is not None}
         if changed:
             passing = {id_ for id_, passes in changed.items() if passes}
-            known = _Ids(tuple(sorted(passing.union(known.ids) - (changed.keys() - passing))), rows[0][0])
+            known = ListedIds(tuple(sorted(passing.union(known.ids) - (changed.keys() - passing))), rows[0][0])
         self._remember(key, known)
         return known
 
-    def _remember(self, key: CacheKey, found: _Ids) -> None:
+    def _remember(self, key: CacheKey, found: ListedIds) -> None:
         self._forget(key)
         self._cache[key] = found
         self._cached_ids += 1 + len(found.ids)
