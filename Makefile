@@ -42,18 +42,20 @@ test: $(VENV)/.installed-dev   ## fast first: unit and property, then database, 
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
 	$(BIN)/python -m pytest tests/abuse
 
-$(CLIENTS)/.installed: tests/clients/requirements.txt tests/clients/requirements-newest.txt tests/clients/package.json
+OWN := clients/python integrations/langchain integrations/llama-index integrations/haystack
+$(CLIENTS)/.installed: $(OWN:%=%/pyproject.toml) tests/clients/requirements.txt tests/clients/requirements-newest.txt tests/clients/package.json
 	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
 	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
 		--target $(CLIENTS)/newest --requirement tests/clients/requirements-newest.txt
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $(OWN:%=--editable %)
 	cp tests/clients/package.json $(CLIENTS)
 	if command -v npm >/dev/null; then cd $(CLIENTS) && npm install --silent --no-audit --no-fund; else echo "no npm: no client for Node.js"; fi
 	touch $@
 
 CLIENT_TESTS = AZIMUTH_PYTHON=$(abspath $(BIN)/python) AZIMUTH_NODE_MODULES=$(abspath $(CLIENTS))/node_modules \
 	$(CLIENTS)/bin/python -m pytest -c tests/clients/pytest.ini --rootdir tests/clients
-test-clients: $(VENV)/.installed-dev $(CLIENTS)/.installed   ## the clients of other APIs, unmodified, in an environment of their own
+test-clients: $(VENV)/.installed-dev $(CLIENTS)/.installed   ## our client and integrations, and the clients of other APIs, unmodified, in an environment of their own
 	$(CLIENT_TESTS) tests/clients
 	PYTHONPATH=$(CLIENTS)/newest $(CLIENT_TESTS) tests/clients/test_cohere.py
 

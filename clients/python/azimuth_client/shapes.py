@@ -24,7 +24,8 @@ class StoredDocument(TypedDict):
     title: str
     text: NotRequired[str]
     metadata: NotRequired[Json]
-    vector: NotRequired[list[float] | None]
+    vectors: NotRequired[list[Json]]
+    """Those of its chunks, where `include` asks for them."""
     revision: int
     created_at: str
     updated_at: str
@@ -37,6 +38,8 @@ class Hit(TypedDict):
     """Orders the hits of one answer; it is no probability."""
     relevance: float | None
     """The probability that the hit answers the query; None where no calibrated reranker read it."""
+    cosine: float | None
+    bm25: float | None
     title: str
     start: int
     end: int
@@ -46,6 +49,12 @@ class Hit(TypedDict):
     highlights: NotRequired[list[str]]
     vector: NotRequired[list[float] | None]
     explain: NotRequired[Json]
+
+
+def similarity(hit: Hit) -> float:
+    """A score that means the same for all queries, as thresholds need it: relevance, else cosine, else the score."""
+    known = (one for one in (hit["relevance"], hit["cosine"]) if one is not None)
+    return next(known, hit["score"])
 
 
 class SearchAnswer(TypedDict):
