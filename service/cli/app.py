@@ -26,6 +26,7 @@ from service.cli import (
     keys,
     load_documents,
     mcp,
+    plan,
     reindex,
     shell,
     train,
@@ -241,6 +242,7 @@ app.command()(collections.classify)
 app.command()(collections.collections)
 app.command()(collections.export)
 app.command()(mcp.mcp)
+app.command()(plan.plan)
 
 
 def _settings(default_log_level: str | None = None) -> Settings:
