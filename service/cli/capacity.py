@@ -118,7 +118,7 @@ def latency_ms(load: Load) -> float:
 
 def build_seconds(load: Load, cores: int = _BUILD_CORES) -> float:
     """Of the index, with the graph in memory."""
-    growth = (load.chunks / _REFERENCE_CHUNKS) ** _BUILD_EXPONENT
+    growth: float = (load.chunks / _REFERENCE_CHUNKS) ** _BUILD_EXPONENT
     size = 0.5 + 0.5 * load.dimensions / _REFERENCE_DIMENSIONS
     return _BUILD_SECONDS * growth * size * _BUILD_CORES / cores
 
