@@ -12,7 +12,8 @@ export class Refused extends Error {
 }
 
 export async function call(path, options = {}) {
-  return (await answered(path, options)).json();
+  const response = await answered(path, options);
+  return response.status === 204 ? null : response.json();
 }
 
 // Of this process, as Prometheus reads them; empty where the operator closed them, or the key is not for all collections.
@@ -27,7 +28,7 @@ export async function readMetrics() {
 
 async function answered(path, options = {}) {
   const key = sessionStorage.getItem(KEY);
-  const headers = { ...(key && { Authorization: `Bearer ${key}` }), ...(options.body && { "Content-Type": "application/json" }) };
+  const headers = { ...(key && { Authorization: `Bearer ${key}` }), ...(typeof options.body === "string" && { "Content-Type": "application/json" }) };
   const response = await fetch(path, { ...options, headers });
   if (response.ok) return response;
   throw new Refused(await response.json().catch(() => ({})), response.status);

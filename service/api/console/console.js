@@ -1,12 +1,14 @@
 // The console: which view is shown stands in the URL, as all that is asked does.
 
 import { call, useKey } from "./api.js";
+import { showCreation } from "./creation.js";
 import { $, el } from "./dom.js";
 import { askingForKey, clearProblem, showProblem } from "./page.js";
 
 // Of each view the page loads what it needs.
 const VIEWS = {
   search: () => import("./search.js"),
+  documents: () => import("./documents.js"),
   overview: () => import("./overview.js"),
   versions: () => import("./versions.js"),
   recall: () => import("./recall.js"),
@@ -34,7 +36,7 @@ async function start() {
   askingForKey(false);
   const asked = new URLSearchParams(location.search).get("collection");
   $("collection").replaceChildren(...collections.map((one) => el("option", { value: one.name }, one.name)));
-  if (!collections.length) return showNoCollections();
+  if (!collections.length) return showCreation(true);
   const known = collections.find((one) => one.name === asked);
   $("collection").value = (known ?? collections.reduce((a, b) => (b.counts.documents > a.counts.documents ? b : a))).name;
   linkViews();
@@ -49,17 +51,13 @@ function linkViews() {
     link.href = one === "search" ? `?collection=${name}` : `?view=${one}&collection=${name}`;
     if (one === shown) link.setAttribute("aria-current", "page");
   }
-}
-
-function showNoCollections() {
-  const example = `azimuth ingest documents.jsonl --collection papers\n\n# or over HTTP\ncurl -X PUT ${location.origin}/v1/collections/papers\n` +
-    `curl ${location.origin}/v1/collections/papers/documents \\\n  -H 'Content-Type: application/json' \\\n` +
-    `  -d '{"documents": [{"id": "1", "title": "First", "text": "Some text."}]}'`;
-  $("answer").replaceChildren(el("section", { class: "empty" }, el("h2", {}, "No collection yet"),
-    el("p", { class: "quiet" }, "A collection is a named set of documents. Make the first one:"), el("pre", {}, example)));
+  const health = document.querySelector(`#health [data-view="${shown}"]`) !== null;
+  $("health").hidden = !health;
+  document.querySelector("#views [data-area]").classList.toggle("here", health);
 }
 
 $("collection").addEventListener("change", () => (linkViews(), view.choose()));
+$("create").addEventListener("click", () => showCreation(false));
 $("key").addEventListener("submit", (event) => {
   event.preventDefault();
   useKey($("api-key").value);

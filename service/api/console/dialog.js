@@ -2,10 +2,10 @@
 
 import { $, el } from "./dom.js";
 
-// `act(note)` does it; what it throws is shown in the dialog, unless it throws another `Question` to be asked instead.
+// `noted`: whether it asks why. `act(note)` does it; what it throws is shown in the dialog, unless it throws another `Question` to be asked instead.
 export class Question {
-  constructor({ title, words, label, danger = false, oath = "", act }) {
-    Object.assign(this, { title, words, label, danger, oath, act });
+  constructor({ title, words, label, danger = false, oath = "", noted = true, act }) {
+    Object.assign(this, { title, words, label, danger, oath, noted, act });
   }
 }
 
@@ -17,6 +17,7 @@ export function ask(question) {
   $("dialog-words").replaceChildren(...question.words);
   $("dialog-yes").textContent = question.label;
   $("dialog-yes").className = question.danger ? "danger" : "primary";
+  $("dialog-note").parentElement.hidden = !question.noted;
   $("dialog-oath").hidden = !question.oath;
   $("dialog-oath-words").textContent = question.oath;
   $("dialog-sworn").checked = false;

@@ -28,7 +28,7 @@ function hitRow(hit, at, plan, best, choose) {
 }
 
 function chips(metadata, choose) {
-  const all = Object.entries(metadata).map(([name, value]) => {
+  const all = Object.entries(metadata).filter(([name]) => name !== "ingested").map(([name, value]) => {
     const text = typeof value === "string" ? value : JSON.stringify(value);
     const parts = [el("span", {}, `${name} `), shorten(text, 60)];
     if (value !== null && typeof value === "object") return el("span", { class: "chip", title: text }, ...parts);

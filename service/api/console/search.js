@@ -1,6 +1,7 @@
 // The search view: what is asked lives in the URL, what is answered comes from the API, and nothing else is kept.
 
 import { call, collectionPath, hasKey } from "./api.js";
+import { conditions, counted, facets } from "./conditions.js";
 import { $, card, count, el, ms, note, percent } from "./dom.js";
 import { hitList } from "./hits.js";
 import { clearProblem, showCounts, showProblem } from "./page.js";
@@ -116,6 +117,8 @@ function showAnswer(answer, collection, state, body, path) {
   $("answer").replaceChildren(
     el("section", { class: "summary", "aria-label": "How this answer came about" }, facts, times(answer.timings_ms)),
     ...notes,
+    conditions(body.filter ?? {}, [...new Set(hits.flatMap((hit) => Object.keys(hit.metadata ?? {})))], setFilter),
+    facets(counted(hits), addToFilter),
     hits.length ? hitList(hits, plan, addToFilter) : noHits(state),
   );
 }
@@ -151,7 +154,7 @@ function copyButton(path, body) {
 
 // ---------------------------------------------------------------- showing: no answer
 
-async function showCollection(collection) {
+function showCollection(collection) {
   const { settings, counts } = collection;
   const version = collection.versions.find((one) => one.number === collection.active_version);
   const fusion = settings.fusion.method === "convex" ? `convex, ${settings.fusion.alpha} on dense` : `RRF, k ${settings.fusion.k}`;
@@ -166,7 +169,11 @@ async function showCollection(collection) {
     Fusion: fusion,
     "Lexical index": lag === null ? "being opened" : lag < 1 ? "up to date" : `${Math.round(lag)} s behind`,
   };
-  $("answer").replaceChildren(el("section", { class: "empty" }, el("h2", {}, collection.name), card(facts)));
+  const documents = el("a", { href: `?view=documents&collection=${encodeURIComponent(collection.name)}` }, counts.documents ? "Browse or add documents" : "Add documents");
+  const next = counts.documents
+    ? ["Ask in your own words above, or ", documents, "."]
+    : ["Nothing to find yet: ", documents, ", by dropping files on the page that opens."];
+  $("answer").replaceChildren(el("section", { class: "empty" }, el("h2", {}, collection.name), el("p", {}, ...next), card(facts)));
   $("status").textContent = "";
 }
 
@@ -214,8 +221,11 @@ function addToFilter(name, value) {
   } catch {
     // what is there is no filter yet: begin anew
   }
-  $("filter").value = JSON.stringify({ ...filter, [name]: value });
-  showFilter(true);
+  setFilter({ ...filter, [name]: value });
+}
+
+function setFilter(filter) {
+  $("filter").value = Object.keys(filter).length ? JSON.stringify(filter) : "";
   search();
 }
 
