@@ -5,7 +5,7 @@ The protocol is JSON over a WebSocket, and `websockets` comes with uvicorn: noth
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -143,6 +143,18 @@ class Page:
                 node.dispatchEvent(new Event("change", {{ bubbles: true }}));
             }})()"""
         )
+
+    def drop_files(self, selector: str, paths: Sequence[Path]) -> None:
+        """Files and folders, dragged from the desk over its middle and dropped there."""
+        place = self.evaluate(
+            f"""(() => {{
+                const box = document.querySelector({json.dumps(selector)}).getBoundingClientRect();
+                return [box.x + box.width / 2, box.y + box.height / 2];
+            }})()"""
+        )
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.send("Input.dispatchDragEvent", type=kind, x=place[0], y=place[1], data=data)
 
     def accessible(self) -> list[dict[str, Any]]:
         """What a screen reader is told of: role, name and properties of each node that is not ignored."""

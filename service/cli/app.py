@@ -86,11 +86,13 @@ def up(
 
     def show(stopped: Callable[[], bool]) -> None:
         with shell.connect(address) as client:
-            loaded = load_documents.demo_corpus(client, err, stopped)
-        if loaded:
-            out.print(load_documents.welcome(address), markup=False, highlight=False, soft_wrap=True)
+            if not load_documents.wait_until_ready(client, err, stopped):
+                return
+            if demo:
+                load_documents.demo_corpus(client, err)
+        shell.print_out(load_documents.welcome(address, demo_loaded=demo))
 
-    asyncio.run(processes.up(settings, workers=workers, on_started=show if demo else None, supervised=supervised))
+    asyncio.run(processes.up(settings, workers=workers, on_started=show, supervised=supervised))
 
 
 @app.command()

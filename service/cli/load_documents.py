@@ -111,23 +111,35 @@ def _with_api_ids(lines: Iterable[bytes]) -> Iterator[bytes]:
             yield line
 
 
-def demo_corpus(client: Client, screen: Console, stopped: Callable[[], bool]) -> bool:
-    """Wait until the service is ready, then load the demo corpus. False if `stopped()` became true before that."""
+def wait_until_ready(client: Client, screen: Console, stopped: Callable[[], bool]) -> bool:
+    """False if `stopped()` became true before the service was ready."""
     with screen.status("starting PostgreSQL, the API and a worker"):
         while not client.ready():
             if stopped():
                 return False
             time.sleep(POLL_SECONDS)
+    return True
+
+
+def demo_corpus(client: Client, screen: Console) -> None:
+    """Load the demo corpus into the service, which is ready."""
     client.ensure_collection(demo.COLLECTION)
     lines = [
         ndjson({"id": one.id, "title": one.title, "text": one.text, "metadata": dict(one.metadata)})
         for one in demo.documents()
     ]
     load(client, demo.COLLECTION, lines, len(lines), screen, wait=True)
-    return True
 
 
-def welcome(address: str) -> str:
+def welcome(address: str, *, demo_loaded: bool) -> str:
+    """Where to click, and what to try in another shell."""
+    if not demo_loaded:
+        return f"""
+Azimuth is ready. Open {address}/ in a browser: create a collection there, and drop files on it.
+Or load a folder from another shell:  azimuth ingest FOLDER --collection NAME
+
+Serving until stopped (Ctrl-C).
+"""
     body = json.dumps({"query": "cancel a task after a timeout", "k": 3, "rerank": True})
     return f"""
 Console: {address}/    API reference: {address}/docs

@@ -1,4 +1,6 @@
-"""Structured logs: one JSON object a line on standard error. Never a document's text, a query or a key."""
+"""Structured logs on standard error: one JSON object a line, or words where it is a terminal.
+
+Never a document's text, a query or a key."""
 
 import logging
 import re
@@ -35,15 +37,26 @@ class JsonFormatter(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        text = orjson.dumps(line, default=str).decode()
+        text = self.written(line)
         for key in self._hidden:
             text = text.replace(key, "***")
         return _CREDENTIALS.sub(r"\1\2***", text)
 
+    def written(self, line: dict[str, Any]) -> str:
+        return orjson.dumps(line, default=str).decode()
+
+
+class TerminalFormatter(JsonFormatter):
+    """The same for people."""
+
+    def written(self, line: dict[str, Any]) -> str:
+        time, level, _, message, *fields = line.items()
+        return " ".join([time[1][11:19], f"{level[1]:7}", message[1], *(f"{name}={value}" for name, value in fields)])
+
 
 def configure(level: str, hidden: Iterable[str] = ()) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(hidden))
+    handler.setFormatter((TerminalFormatter if sys.stderr.isatty() else JsonFormatter)(hidden))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for verbose in ("httpx", "httpcore", "sentence_transformers", "transformers", "psycopg.pool", "uvicorn.error"):
         logging.getLogger(verbose).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))

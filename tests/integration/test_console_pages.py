@@ -7,19 +7,21 @@ import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise, product
+from pathlib import Path
 from threading import Thread
 
 import httpx
 import pytest
 
 from tests.browser import Page, Scheme, browser
+from tests.files import folder_of_all_kinds
 from tests.integration import scene
 from tests.integration.conftest import Running
 
 pytestmark = pytest.mark.database
 
 SETTINGS = scene.SETTINGS
-VIEWS = ("overview", "search", "versions", "recall", "geometry", "drift", "index")
+VIEWS = ("search", "documents", "overview", "versions", "recall", "geometry", "drift", "index", "jobs")
 LEAST_CONTRAST = 4.5
 """Of text and what is behind it (WCAG 2.2, 1.4.3, AA)."""
 NAMED = {"button", "link", "textbox", "searchbox", "combobox", "checkbox", "switch", "radio", "spinbutton", "img"}
@@ -190,6 +192,49 @@ def test_the_reference_is_shown_and_answers(page: Page, service: Running) -> Non
     page.click("#operations-operations-livez_livez_get .try-out__btn")
     page.click("#operations-operations-livez_livez_get .execute")
     page.until("document.querySelector('.live-responses-table')?.innerText.includes('alive')", "an answer is shown")
+    assert page.complaints == []
+
+
+def test_a_collection_is_made_files_are_dropped_and_documents_are_changed(
+    page: Page, service: Running, client: httpx.Client, tmp_path: Path
+) -> None:
+    kinds = folder_of_all_kinds(tmp_path)
+    (tmp_path / "broken.pdf").write_bytes(b"%PDF no")
+    show(page, service, "documents")
+    page.click("#create")
+    page.click("#answer .sheet input")
+    page.type("dropped")
+    page.press("Enter", 13)
+    page.until("location.search.includes('=dropped') && Boolean(document.querySelector('.drop'))")
+    page.drop_files(".drop", [tmp_path])
+    page.until("Boolean(document.querySelector('.told a'))")
+    assert "broken.pdf" in page.text(".told")
+    for words in kinds.values():
+        found = client.post("/v1/collections/dropped/search", json={"query": words, "mode": "lexical"}).json()["hits"]
+        assert found, words
+    page.click(".adding input")
+    page.type("type")
+    page.choose(".adding select", "$eq")
+    page.click(".adding [aria-label=Value]")
+    page.type("md")
+    page.press("Enter", 13)
+    page.until("document.querySelectorAll('.grid tbody tr').length === 1")
+    page.click(".grid tbody a")
+    page.until("Boolean(document.querySelector('.document'))")
+    assert "Debris at its edge" in page.text(".document")
+    page.click(".document .actions button")
+    page.click(".editor textarea")
+    page.type("Ice, and ")
+    page.click(".editor .primary")
+    page.until("document.querySelector('.passage.whole')?.innerText.includes('Ice, and ')")
+    page.click(".document .danger")
+    page.click("#dialog-yes")
+    page.until("Boolean(document.querySelector('.drop'))")
+    page.click("#answer .danger")
+    page.click("#dialog-sworn")
+    page.click("#dialog-yes")
+    page.until("!location.search")
+    assert client.get("/v1/collections/dropped").status_code == 404
     assert page.complaints == []
 
 

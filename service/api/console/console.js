@@ -14,6 +14,7 @@ const VIEWS = {
   recall: () => import("./recall.js"),
   geometry: () => import("./geometry.js"),
   drift: () => import("./drift.js"),
+  jobs: () => import("./jobs.js"),
   index: () => import("./health.js"),
 };
 

@@ -4,7 +4,7 @@ import { call, collectionPath, hasKey, post } from "./api.js";
 import { conditions, counted, facets } from "./conditions.js";
 import { ask, Question } from "./dialog.js";
 import { button, count, el, grid, moment, shorten } from "./dom.js";
-import { showCounts } from "./page.js";
+import { showCounts, showProblem } from "./page.js";
 import { nothing, reading, section } from "./reading.js";
 import { dropping } from "./upload.js";
 
@@ -50,7 +50,7 @@ async function list(name, again) {
   const filter = JSON.parse(asked().get("filter") ?? "{}");
   const cursor = asked().get("cursor");
   const params = new URLSearchParams({ limit: PAGE, ...(cursor && { cursor }), ...(Object.keys(filter).length && { filter: JSON.stringify(filter) }) });
-  const [page, state] = await Promise.all([call(`${collectionPath(name)}/documents?${params}`), call(collectionPath(name))]);
+  const [page, state, { aliases }] = await Promise.all([call(`${collectionPath(name)}/documents?${params}`), call(collectionPath(name)), call("v1/aliases")]);
   showCounts([state]);
   if (drop?.name !== name) drop = { name, node: dropping(name, again) };
   const narrow = (wanted) => go(name, Object.keys(wanted).length ? { filter: JSON.stringify(wanted) } : {}, again);
@@ -75,8 +75,21 @@ async function list(name, again) {
       el("div", { class: "actions" },
         cursor && button("First page", () => go(name, { ...(asked().get("filter") && { filter: asked().get("filter") }) }, again)),
         page.next_cursor && button("Next page", () => go(name, { ...(asked().get("filter") && { filter: asked().get("filter") }), cursor: page.next_cursor }, again)))),
-    section("This collection", el("div", { class: "actions" }, button("Delete the collection", () => ask(deletion(name, state.counts.documents)), { class: "danger" }))),
+    section("This collection", naming(name, aliases, again), el("div", { class: "actions" }, button("Delete the collection", () => ask(deletion(name, state.counts.documents)), { class: "danger" }))),
   ];
+}
+
+// Other names that lead to the collection, which an operator may switch.
+function naming(name, aliases, again) {
+  const mine = aliases.filter((one) => one.collection === name);
+  const alias = el("input", { "aria-label": "Alias", placeholder: "alias", required: "required", size: "14", spellcheck: "false", pattern: "[a-z0-9][a-z0-9_\\-]{0,62}" });
+  const form = el("form", { class: "line adding" }, alias, el("button", { type: "submit" }, "Let it lead here"));
+  const change = (method, to) => call(`v1/aliases/${encodeURIComponent(to)}`, { method, ...(method === "PUT" && { body: JSON.stringify({ collection: name }) }) })
+    .then(again, (error) => showProblem(error));
+  form.addEventListener("submit", (event) => (event.preventDefault(), change("PUT", alias.value.trim())));
+  return el("div", { class: "conditions" },
+    el("span", { class: "quiet" }, mine.length ? "Aliases" : "No alias leads to it: a name that clients use, and that you can switch to another collection."),
+    ...mine.map((one) => button(`${one.alias} ✕`, () => change("DELETE", one.alias), { class: "chip set", "aria-label": `Take away the alias ${one.alias}` })), form);
 }
 
 const deletion = (name, documents) => new Question({

@@ -78,6 +78,9 @@ function deed({ action, version, before, details }) {
     settings: "Settings changed",
     tuned: "Ranking tuned",
     effort: `Version ${version}: how far its index looks`,
+    renamed: `Renamed to ${details.after}`,
+    alias_set: `The alias ${details.alias} leads here`,
+    alias_deleted: `The alias ${details.alias} deleted`,
     reindexed: `Version ${version}: its index was built anew`,
   }[action] ?? action;
   if (details.forced) return `${words} by force, against ${failed.join(", ")}`;

@@ -27,7 +27,7 @@ def test_a_script_imports_what_is_there(name: str) -> None:
 def test_every_view_has_its_script_and_its_link() -> None:
     views = dict(re.findall(r'^  (\w+): \(\) => import\("\./([\w.]+)"\),$', SCRIPTS["console.js"], re.MULTILINE))
     assert len(views) == SCRIPTS["console.js"].count("import(")
-    assert sorted(re.findall(r'data-view="(\w+)"', PAGE)) == sorted(views)
+    assert set(re.findall(r'data-view="(\w+)"', PAGE)) == set(views)
     for module in views.values():
         for name in ("open", "choose", "goBack"):
             assert re.search(rf"^export (function {name}\b|const {{.*\b{name}\b)", SCRIPTS[module], re.MULTILINE), (

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.runtime.logging import JsonFormatter
+from service.runtime.logging import JsonFormatter, TerminalFormatter
 from service.runtime.settings import Settings
 
 
@@ -17,6 +17,13 @@ def test_a_line_is_one_json_object_with_its_extras() -> None:
     fields = json.loads(line)
     assert fields.pop("time")
     assert fields == {"level": "info", "logger": "service.api", "message": "served 3", "route": "/v1/collections"}
+
+
+def test_a_terminal_gets_words() -> None:
+    record = logging.LogRecord("service.api", logging.INFO, "file", 1, "served with a-long-secret", (), None)
+    record.route = "/v1/collections"
+    line = TerminalFormatter(["a-long-secret"]).format(record)
+    assert line[8:] == " info    served with *** route=/v1/collections"
 
 
 def test_an_exception_stays_on_the_line() -> None:
