@@ -37,8 +37,9 @@ from sentence_transformers import CrossEncoder
 from loadtests.encode import words
 from loadtests.figures import heading, median, table
 from service.core.collections import RerankSettings
+from service.core.explanation import Explanation
 from service.core.ids import DocumentId
-from service.core.search import Explanation, Hit, SearchRequest
+from service.core.search import Hit, SearchRequest
 from service.embedder.models import device as devices
 from service.embedder.models.batch_packing import cheapest_packing
 from service.embedder.models.device import use_threads

@@ -16,7 +16,19 @@ from service.api.middleware import OPEN_PATHS
 from service.api.routes.console import console_file
 from service.api.schemas.documents import DocumentsBody
 from service.api.schemas.versions import Refusal
-from service.core import collections, documents, errors, jobs, recall, search, versions
+from service.core import (
+    boosts,
+    collections,
+    documents,
+    errors,
+    explanation,
+    facets,
+    jobs,
+    recall,
+    result_options,
+    search,
+    versions,
+)
 
 DESCRIPTION = """\
 Vector search that cannot go wrong silently: cosine retrieval over pgvector blended with BM25 and reranking, where
@@ -30,7 +42,19 @@ _ASSETS = "/console/swagger"
 _SECURITY_SCHEME = "ApiKey"
 _DOMAIN_VALUES = {
     name
-    for module in (collections, documents, errors, jobs, recall, search, versions)
+    for module in (
+        boosts,
+        collections,
+        documents,
+        errors,
+        explanation,
+        facets,
+        jobs,
+        recall,
+        result_options,
+        search,
+        versions,
+    )
     for name, kind in vars(module).items()
     if is_dataclass(kind)
 }

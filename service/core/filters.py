@@ -87,9 +87,9 @@ _OPERATORS = _ORDERED.keys() | _SETS | _ONE_VALUE | {"$exists"}
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
-def parse(raw: object) -> Filter:
+def parse(raw: object, at: str = "filter") -> Filter:
     """The filter of a client. Invalid names the exact place, such as `filter.year.$gte`."""
-    return _Parser().conjunction(raw, "filter", depth=1)
+    return _Parser().conjunction(raw, at, depth=1)
 
 
 def declared(fields: Sequence[str | DeclaredField], at: str) -> tuple[str | DeclaredField, ...]:

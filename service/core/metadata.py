@@ -92,6 +92,8 @@ def merge_patch(target: Any, patch: Any) -> Any:
 
 def find(metadata: Mapping[str, Any], path: tuple[str, ...]) -> list[Any]:
     """The values that a name finds, given its parts."""
+    if len(path) == 1:
+        return [metadata[path[0]]] if path[0] in metadata else []
     found: list[list[Any]] = [[metadata], *([] for _ in path)]
     for start in range(len(path)):
         objects = [one for one in elements(found[start]) if isinstance(one, Mapping)]

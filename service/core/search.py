@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+from service.core import boosts
+from service.core.boosts import Boost
 from service.core.collections import CollectionSettings, FusionSettings, RerankSettings
 from service.core.errors import Invalid
 from service.core.examples import Like
+from service.core.explanation import Explanation
 from service.core.facets import Facet, FacetRequest
 from service.core.filters import Filter, typed
 from service.core.ids import DocumentId, VersionNumber
@@ -84,69 +87,6 @@ class Degradation:
     stage: str
     code: str
     reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LegExplanation:
-    """`rank`: from 1; None where the leg itself did not find the hit. `share`: the leg's part of the fused score."""
-
-    rank: int | None
-    score: float
-    normalised: float
-    share: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RerankExplanation:
-    """`rank` among the passages that were read. `share`: the reranker's part of the hit's score."""
-
-    rank: int
-    score: float
-    share: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class QueryExplanation:
-    """The place of a hit for one of several queries. `gain`: its part of the fused score."""
-
-    dense: LegExplanation | None = None
-    lexical: LegExplanation | None = None
-    gain: float = 0.0
-    certainty: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DiversityExplanation:
-    """The `rank` of a hit by score alone, and its highest cosine to a hit above it; None if it or the hit has none."""
-
-    rank: int
-    similarity: float | None
-    mmr: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Explanation:
-    """How the score of a hit came about. `certainty`: of the dense leg, see `DenseCertainty`. `lexical_certainty`: see
-    `QueryCandidates`. `floor`: the cosine that counts 0. `context`: see `passage_context.context_at`.
-
-    `queries`: all of them where there were several; the legs are then of the one that contributes most to this hit.
-    """
-
-    dense: LegExplanation | None
-    lexical: LegExplanation | None
-    fusion: float
-    certainty: float = 1.0
-    lexical_certainty: float = 1.0
-    floor: float = 0.0
-    queries: tuple[QueryExplanation, ...] = ()
-    rerank: RerankExplanation | None = None
-    diversity: DiversityExplanation | None = None
-    context: str = ""
-
-    def raw_score(self, leg: Literal["dense", "lexical"]) -> float | None:
-        """The best score of a leg for any query; None where it has none of the hit."""
-        found = [getattr(one, leg) for one in self.queries or (self,)]
-        return max((one.score for one in found if one is not None), default=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,6 +177,7 @@ class SearchRequest:
     min_score: MinScore | None = None
     sort: tuple[SortKey, ...] = ()
     facets: tuple[FacetRequest, ...] = ()
+    boosts: tuple[Boost, ...] = ()
     fields: tuple[str, ...] | None = None
     around: TextAround | None = None
 
@@ -256,7 +197,9 @@ class SearchRequest:
         for at, key in enumerate(self.sort):
             if key.field not in settings.field_types:
                 raise Invalid.at(f"sort.{at}", f"{key.field} is not declared: name it in `indexed` of the collection")
-        return self if self.where is None else replace(self, where=typed(self.where, settings.field_types))
+        types = settings.field_types
+        boosted = tuple(boosts.for_collection(one, types, f"boost.{at}") for at, one in enumerate(self.boosts))
+        return replace(self, where=None if self.where is None else typed(self.where, types), boosts=boosted)
 
     def for_query(self, query: Query) -> "SearchRequest":
         """The same search with only this query."""

@@ -1,7 +1,8 @@
 """A search with nothing to search for: the documents that pass the filter, in the order of declared fields."""
 
+from service.core.explanation import Explanation
 from service.core.ports.documents import Documents
-from service.core.search import Confidence, DensePlan, Explanation, Hit, SearchResult
+from service.core.search import Confidence, DensePlan, Hit, SearchResult
 from service.search.context import SearchContext
 from service.search.passages import UNEMBEDDED_LENGTH
 

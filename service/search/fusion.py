@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.core.collections import FusionSettings
-from service.core.search import Explanation, LegExplanation, QueryExplanation
+from service.core.explanation import Explanation, LegExplanation, QueryExplanation
 
 LEAST_CERTAINTY = 1e-3
 """Of the lexical leg, so that there is a leg that decides where both are at chance."""

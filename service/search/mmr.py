@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from service.core.explanation import DiversityExplanation
 from service.core.ids import Vector
-from service.core.search import DiversityExplanation
 
 Matrix = npt.NDArray[np.float64]
 

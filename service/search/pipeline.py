@@ -28,6 +28,7 @@ from service.core.search import Candidate, FilterMatch, Hit, Passage, SearchRequ
 from service.core.timings import Timings
 from service.search import candidates as candidate_sets
 from service.search import constraints, fusion, replica, retrievers, revision
+from service.search.boosts import boost_ranking
 from service.search.browse import browse
 from service.search.candidates import MAX_PARALLEL_STATEMENTS, CandidateSet, QueryCandidates
 from service.search.confidence import assess_confidence
@@ -143,6 +144,7 @@ class SearchPipeline:
                 break
             kept = drop_candidates(candidates, request.min_score, by_chunk=request.group_by == "chunk")
             ranked, ranking = await self._passages.rank(context, kept, partial(_fuse, context, width=width), deep)
+            ranking = await boost_ranking(self.documents, context, ranking)
             ranking = await sort_ranking(self.documents, context, ranking)
             if not request.offset:
                 hits, seen = [], set()
@@ -286,7 +288,7 @@ def _default_candidates(space: Space, request: SearchRequest, wanted: int) -> in
     if request.sort:  # of what has the words, all that can be
         return retrievers.MAX_WIDTH if request.mode == "lexical" else configured
     alone = request.mode == "dense" and len(request.effective_queries) == 1
-    unfiltered = request.where is None and not request.parsed_query.has_constraints
+    unfiltered = request.where is None and not request.boosts and not request.parsed_query.has_constraints
     return min(configured, OVERSAMPLING * wanted) if alone and unfiltered else configured
 
 

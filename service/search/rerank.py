@@ -16,9 +16,10 @@ from service.core import metrics
 from service.core.collections import RerankSettings
 from service.core.concurrency import off_loop
 from service.core.errors import Overloaded, Unavailable
+from service.core.explanation import RerankExplanation
 from service.core.ports.reranker import Reranker, RerankScores, query_cut_reason
 from service.core.relevance import RelevanceCalibration
-from service.core.search import Hit, RerankExplanation, RerankSummary, SearchRequest
+from service.core.search import Hit, RerankSummary, SearchRequest
 from service.search.context import SearchContext
 from service.search.excerpts import excerpt, terms
 from service.search.rerank_blend import AGREEMENT_SAMPLE, RerankBlend, log_odds, trusted_weight

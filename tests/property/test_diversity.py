@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.core.explanation import DiversityExplanation
 from service.core.ids import Vector
-from service.core.search import DiversityExplanation
 from service.search.mmr import mmr
 
 DIMENSIONS = 3

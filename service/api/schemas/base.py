@@ -214,10 +214,10 @@ FilterField = Annotated[
 ]
 
 
-def parse_filter(raw: Any, types: FieldTypes | None = None) -> Filter | None:
+def parse_filter(raw: Any, types: FieldTypes | None = None, at: str = "filter") -> Filter | None:
     """The filter that a client sent; None where it is empty. Invalid names the exact place of an error in it.
     `types`: of declared fields; a search applies them later."""
-    return filters.typed(filters.parse(raw), types or {}) if raw else None
+    return filters.typed(filters.parse(raw, at), types or {}) if raw else None
 
 
 class PageQuery(QueryParameters):

@@ -18,6 +18,7 @@ from service.api.schemas.base import (
     parse_filter,
     text_as,
 )
+from service.api.schemas.boosts import MAX_BOOSTS, BoostBody
 from service.api.schemas.collections import MAX_CANDIDATES, FusionBody, RerankingBody
 from service.api.schemas.result_options import (
     MAX_FIELDS,
@@ -165,6 +166,11 @@ class ResultOptionsBody(RequestBody):
         Field(description="By declared fields in place of the score.", examples=[["-year"]]),
     ] = None
     facets: FacetsField = Field([])
+    boost: Annotated[
+        Annotated[list[BoostBody], Field(max_length=MAX_BOOSTS)],
+        BeforeValidator(one_or_several, json_schema_input_type=BoostBody | list[BoostBody]),
+        Field(description="What the metadata adds to the score."),
+    ] = Field([])
     fields: Annotated[
         list[FieldName] | None,
         Field(max_length=MAX_FIELDS, description="Of the metadata, in hits. Default: all.", examples=[["year"]]),
@@ -189,6 +195,7 @@ class ResultOptionsBody(RequestBody):
             min_score=None if self.min_score is None else self.min_score.min_score(),
             sort=tuple(one.sort_key(at) for at, one in enumerate(self.sort or ())),
             facets=facets(self.facets),
+            boosts=tuple(one.boost(f"boost.{at}") for at, one in enumerate(self.boost)),
             fields=None if self.fields is None else tuple(field_name(one, "fields") for one in self.fields),
         )
 
@@ -288,7 +295,7 @@ def _checked(request: SearchRequest) -> SearchRequest:
     if request.offset + request.k > MAX_RANKED and not request.browses:
         raise Invalid.at("offset", f"offset + k is at most {MAX_RANKED} where anything is searched for")
     if request.sort:
-        for name, given in (("rerank", request.rerank), ("diversity", request.diversity)):
+        for name, given in (("rerank", request.rerank), ("diversity", request.diversity), ("boost", request.boosts)):
             if given:
                 raise Invalid.at(name, "cannot be combined with sort, which orders the hits")
     if request.browses and (request.min_score or request.min_confidence is not None):

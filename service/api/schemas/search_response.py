@@ -9,19 +9,16 @@ from typing_extensions import TypedDict
 
 from service.api.schemas.base import select_fields
 from service.api.schemas.result_options import FacetAnswer, facets_answer
-from service.core.metadata import project
-from service.core.search import (
-    Confidence,
+from service.core.boosts import BoostExplanation
+from service.core.explanation import (
     DiversityExplanation,
     Explanation,
-    Hit,
     LegExplanation,
-    Mode,
     QueryExplanation,
     RerankExplanation,
-    SearchRequest,
-    SearchResult,
 )
+from service.core.metadata import project
+from service.core.search import Confidence, Hit, Mode, SearchRequest, SearchResult
 
 STAGES = ("embed", "dense", "lexical", "fuse", "fetch", "rerank")
 """Always in `timings_ms`, whether they ran or not; others are there where they ran."""
@@ -47,6 +44,8 @@ class ExplanationAnswer(ExplanationFields, total=False):
     queries: tuple[QueryExplanation, ...]
     """Only where there are several queries: what each contributes to this hit, in their order."""
     diversity: DiversityExplanation
+    boosts: tuple[BoostExplanation, ...]
+    """Only where there are some, in their order: with `fusion` they add up to the score before the reranker."""
 
 
 SCORE = (
@@ -225,6 +224,8 @@ def _explanation(explanation: Explanation) -> ExplanationAnswer:
     answer = cast(ExplanationAnswer, select_fields(ExplanationFields, explanation))
     if explanation.queries:
         answer["queries"] = explanation.queries
+    if explanation.boosts:
+        answer["boosts"] = explanation.boosts
     if explanation.diversity is not None:
         answer["diversity"] = explanation.diversity
     return answer

@@ -14,7 +14,7 @@ import pytest
 
 from service.api import problems
 from service.api.app import create_app
-from service.core import collections, documents, errors, jobs, recall, search, versions
+from service.core import collections, documents, errors, explanation, jobs, recall, search, versions
 from service.core.errors import DatabaseUnavailable, Unembeddable
 from tests.edge import Edge, api_fixture, assert_problem, build, edge
 
@@ -214,10 +214,10 @@ async def test_the_openapi_document_has_errors_keys_and_both_kinds_of_bodies(api
         (jobs.FailedDocument, "id version attempts reason failed_at"),
         (recall.CurvePoint, "ef_search recall low high milliseconds"),
         (search.Confidence, "in_domain withheld reason"),
-        (search.DiversityExplanation, "rank similarity mmr"),
-        (search.LegExplanation, "rank score normalised share"),
-        (search.QueryExplanation, "dense lexical gain certainty"),
-        (search.RerankExplanation, "rank score share"),
+        (explanation.DiversityExplanation, "rank similarity mmr"),
+        (explanation.LegExplanation, "rank score normalised share"),
+        (explanation.QueryExplanation, "dense lexical gain certainty"),
+        (explanation.RerankExplanation, "rank score share"),
         (versions.AuditEntry, "number at actor action version before note details"),
         (versions.Progress, "done total failed per_second eta_seconds"),
         (versions.PromotionCheck, "name passed detail figures"),

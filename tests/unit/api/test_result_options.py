@@ -124,6 +124,40 @@ async def test_facets_count_what_passes_the_filter(api: Edge) -> None:
     assert (await api.post(f"{PATH}/similar/d01", body))["facets"] == counted
 
 
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "lexical"])
+@pytest.mark.parametrize("group", ["document", "chunk"])
+async def test_boosts_add_to_the_score_of_every_candidate(api: Edge, mode: str, group: str) -> None:
+    asked: dict[str, Any] = {"mode": mode, "group_by": group if mode != "lexical" else "document", "explain": True}
+    boost = [
+        {"field": "n", "function": "log1p", "weight": 0.1},
+        {"field": "year", "origin": 2003, "scale": 2, "offset": 1, "weight": 0.5},
+        {"filter": {"group": "b"}, "weight": 3},
+    ]
+    plain = (await api.search("apple fruit", k=24, **asked))["hits"]
+    boosted = (await api.search("apple fruit", k=24, boost=boost, **asked))["hits"]
+    before = {hit["id"]: hit["score"] for hit in plain}
+    assert [hit["score"] for hit in boosted] == sorted((hit["score"] for hit in boosted), reverse=True)
+    for hit in boosted:
+        shares = [one["share"] for one in hit["explain"]["boosts"]]
+        assert hit["score"] == pytest.approx(hit["explain"]["fusion"] + sum(shares))
+        assert hit["explain"]["fusion"] == pytest.approx(before[hit["id"]])
+        assert shares[2] == (3.0 if hit["metadata"]["group"] == "b" else 0.0)
+    few = await api.search("apple fruit", k=3, boost=boost[2], **asked)
+    assert {hit["metadata"]["group"] for hit in few["hits"]} == {"b"}
+    pages = [await api.search("apple fruit", k=4, offset=at, boost=boost, **asked) for at in (0, 4)]
+    assert [id_ for page in pages for id_ in ids(page)] == [hit["id"] for hit in boosted][:8]
+
+
+async def test_the_reranker_blends_what_was_boosted(api: Edge) -> None:
+    boost = {"filter": {"group": "b"}, "weight": 1}
+    factors = set()
+    for hit in (await api.search("apple fruit", k=24, boost=boost, rerank={"depth": 24}, explain=True))["hits"]:
+        first = hit["explain"]["fusion"] + hit["explain"]["boosts"][0]["share"]
+        factors.add(round((hit["score"] - hit["explain"]["rerank"]["share"]) / first, 6))
+    assert len(factors) == 1
+    await api.refused(f"{PATH}/search", {"query": "a", "boost": {"field": "group"}}, 422, "boost.0.field")
+
+
 async def test_metadata_can_be_a_part_of_itself(api: Edge) -> None:
     metadata = {"a": {"b": 1, "c": [{"d": 1, "e": 2}, {"e": 3}]}, "x.y": 5, "z": 6}
     await api.write({"id": "nested", "text": "persimmon", "metadata": metadata})
@@ -155,6 +189,19 @@ async def test_metadata_can_be_a_part_of_itself(api: Edge) -> None:
         ({"query": "a", "min_score": {"relevance": 0.5}}, "min_score.relevance"),
         ({"query": "a", "fields": ["$year"]}, "fields"),
         ({"query": "a", "fields": "year"}, "fields"),
+        ({"query": "a", "boost": {}}, "boost.0"),
+        ({"query": "a", "boost": {"field": "n", "filter": {"n": 1}}}, "boost.0"),
+        ({"query": "a", "boost": {"field": "n", "function": "exp"}}, "boost.0"),
+        ({"query": "a", "boost": {"field": "n", "function": "cube"}}, "boost.0.function"),
+        ({"query": "a", "boost": {"field": "n", "scale": 2}}, "boost.0.origin"),
+        ({"query": "a", "boost": {"field": "n", "scale": 0, "origin": 1}}, "boost.0.scale"),
+        ({"query": "a", "boost": {"field": "n", "scale": "soon"}}, "boost.0.scale"),
+        ({"query": "a", "boost": {"field": "n", "scale": "1d", "offset": 1}}, "boost.0.offset"),
+        ({"query": "a", "boost": {"field": "n", "scale": "1d", "origin": "yesterday"}}, "boost.0.origin"),
+        ({"query": "a", "boost": {"filter": {}}}, "boost.0.filter"),
+        ({"query": "a", "boost": {"filter": {"n": {"$near": 1}}}}, "boost.0.filter.n.$near"),
+        ({"query": "a", "boost": {"field": "n", "weight": 1_000}}, "boost.0.weight"),
+        ({"sort": ["n"], "boost": {"field": "n"}}, "boost"),
         ({"query": "a", "facets": ["year", "year"]}, "facets"),
         ({"query": "a", "facets": ["$year"]}, "facets.0"),
         ({"query": "a", "facets": [{"field": "year", "limit": 0}]}, "facets.0.limit"),

@@ -15,10 +15,11 @@ from prometheus_client import REGISTRY
 from service.core import timings
 from service.core.collections import RerankSettings
 from service.core.errors import ModelUnavailable
+from service.core.explanation import Explanation
 from service.core.ids import DocumentId
 from service.core.ports.reranker import RerankScores
 from service.core.relevance import RelevanceCalibration
-from service.core.search import Explanation, Hit, RerankSummary, SearchRequest
+from service.core.search import Hit, RerankSummary, SearchRequest
 from service.search import rerank
 from service.search.context import SearchContext
 from service.search.excerpts import EXCERPT_LENGTH
