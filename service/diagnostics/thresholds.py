@@ -56,7 +56,7 @@ THRESHOLDS: dict[GeometryMeasureName, Threshold] = {
         message="a few words of a text lie {value:.1f} deviations nearer to it than to other texts",
         problem="questions hardly lie nearer to what answers them than to anything else",
         advice=f"{_MODEL} Does it know the language of the documents?",
-        limits=(3.7, 3.45),
+        limits=(3.7, 3.6),
     ),
     "words": Threshold(
         message="{value:.0%} of a text's nearest are near by their words too, beyond chance",
