@@ -88,13 +88,8 @@ class Labels:
     results: tuple[Labelled, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Example:
-    """Of a label: a document of the collection, or a text."""
-
-    label: str
-    id: DocumentId | None = None
-    text: str | None = None
+Example = tuple[str, DocumentId | None, str]
+"""A label, and a document of the collection or, where that is None, a text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +109,7 @@ class AnalysisService:
         async with self.turns.child() as process:
             version, ids, rows, complete = await self._read(collection, where)
             found, count = await process.run(duplicates.nearest_pairs, rows, threshold, limit)
-        pairs = (Pair((ids[one], ids[other]), score) for one, other, score in found)
+        pairs = (Pair((ids[one], ids[other]), round(score, 4)) for one, other, score in found)
         return Duplicates(version.number, len(ids), complete, count, tuple(pairs))
 
     async def clusters(
@@ -155,7 +150,7 @@ class AnalysisService:
                 found = await process.run(classify.by_label_vectors, rows, labels, vectors)
             else:
                 vectors = await self._example_vectors(collection, version, examples)
-                found = await process.run(classify.by_examples, rows, vectors, [one.label for one in examples])
+                found = await process.run(classify.by_examples, rows, vectors, [label for label, _, _ in examples])
         results = map(Labelled, ids, found.labels, found.scores, found.margins)
         return Labels(version.number, complete, found.method, found.accuracy, found.majority, tuple(results))
 
@@ -178,14 +173,14 @@ class AnalysisService:
     async def _example_vectors(
         self, collection: Collection, version: EmbedderVersion, examples: Sequence[Example]
     ) -> Vectors:
-        wanted = list({one.id for one in examples if one.id is not None})
-        visible = await self.documents.filter_ids(collection.id, wanted, And(()))
+        wanted = {id_ for _, id_, _ in examples if id_ is not None}
+        visible = await self.documents.filter_ids(collection.id, list(wanted), And(()))
         known = await self.vectors.directions(version, list(visible))
-        if missing := [(at, one.id) for at, one in enumerate(examples) if one.id is not None and one.id not in known]:
+        if missing := [(at, id_) for at, (_, id_, _) in enumerate(examples) if id_ in wanted - known.keys()]:
             errors = [FieldError(f"examples.{at}.id", f"there is no encoded document {id_!r}") for at, id_ in missing]
             raise Invalid(f"{errors[0].field}: {errors[0].message}", errors)
-        encoded = iter(await self._encode(version, [one.text for one in examples if one.text is not None], "document"))
-        return np.stack([next(encoded) if one.id is None else known[one.id] for one in examples])
+        encoded = iter(await self._encode(version, [text for _, id_, text in examples if id_ is None], "document"))
+        return np.stack([next(encoded) if id_ is None else known[id_] for _, id_, _ in examples])
 
     async def _encode(self, version: EmbedderVersion, texts: Sequence[str], role: Role) -> Vectors:
         if version.spec.external and texts:

@@ -195,6 +195,22 @@ def test_what_is_exported_can_be_loaded_and_exported_again(address: str, tmp_pat
     assert (missing.returncode, (tmp_path / "none").exists()) == (2, False)
 
 
+def test_what_vectors_tell_has_commands(address: str, tmp_path: Path) -> None:
+    given, at = tmp_path / "given.jsonl", ["-c", "explored", "--url", address]
+    texts = ("stars in the sky", "stars in the sky", "bread of flour")
+    lines = [{"id": str(at), "text": text, "metadata": {"even": at % 2 == 0}} for at, text in enumerate(texts)]
+    given.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert run_azimuth(["ingest", str(given), "--wait", *at]).returncode == 0
+    assert json.loads(run_azimuth(["duplicates", "--json", *at]).stdout)["pairs"] == [{"ids": ["0", "1"], "score": 1.0}]
+    filtered = run_azimuth(["duplicates", "--filter", '{"even": true}', *at])
+    assert "0 pairs of 2 documents" in filtered.stderr
+    assert "bread" in run_azimuth(["clusters", "--count", "2", *at]).stdout
+    labels = ["--label", "the stars", "--label", "a bread"]
+    found = json.loads(run_azimuth(["classify", "--json", *labels, *at]).stdout)["results"]
+    assert [one["label"] for one in found] == ["the stars", "the stars", "a bread"]
+    assert run_azimuth(["classify", "--label", "one", *at]).returncode == 2
+
+
 def test_the_version_is_told() -> None:
     assert run_azimuth(["--version"]).stdout.strip() == __version__
 

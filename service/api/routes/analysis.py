@@ -99,5 +99,5 @@ async def classify(service: ServiceDep, collection: CollectionPath, body: Classi
     """By the texts of labels (zero-shot), or learnt from examples, with the accuracy in cross-validation."""
     found = await service.collections.by_name(collection)
     where = parse_filter(body.filter, found.settings.field_types)
-    examples = [analysis.Example(label=one.label, id=one.id, text=one.text) for one in body.examples or ()]
+    examples = [(one.label, one.id, one.text or "") for one in body.examples or ()]
     return await service.analysis.classify(found, body.labels or (), examples, body.texts or (), where, body.limit)
