@@ -3,8 +3,8 @@
 import json
 import shutil
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from glob import has_magic
 from io import BufferedReader
 from itertools import chain
@@ -19,6 +19,7 @@ from service.cli import load_documents, shell
 from service.cli.load_documents import LoadResult
 from service.cli.shell import EXIT_PARTIAL, Collection, Url, err, print_err
 from service.client.http_client import Client
+from service.ingest.files.found import FoundFile, checked
 from service.ingest.files.read import SOURCE, FileReader
 
 _BEGINNINGS = ((b"%PDF-", ".pdf"), (b"PK\x03\x04", ".zip"), (b"\x1f\x8b", ".gz"), (b"[", ".json"), (b"<", ".html"))
@@ -50,48 +51,59 @@ def ingest(
     if not isinstance(added, dict):
         shell.fail("--metadata is no JSON object")
     with shell.connect(url) as client, TemporaryDirectory() as folder, FileReader(added) as reader:
-        given = [_from_stdin(Path(folder)) if one == "-" else one for one in sources]
-        roots = [name or (one if "://" in one or one == "-" else str(Path(one).absolute())) for one in given]
-        total, ids = None, set[str]()
-        if len(given) == 1 and not (added or prune or name) and _has_documents(given[0]):
-            lines, total = load_documents.lines_of(given[0])
-        else:
-            lines = _noted(chain.from_iterable(map(reader.documents, given, roots)), ids)
+        documents = _documents(sources[0]) if len(sources) == 1 and not (added or prune or name) else None
+        roots = [
+            name or (one if "://" in one else "stdin" if one == "-" else str(Path(one).absolute())) for one in sources
+        ]
+        ids = set[str]()
+        if documents is None:
+            found = (
+                reader.documents_of(_from_stdin(Path(folder)), root) if one == "-" else reader.documents(one, root)
+                for one, root in zip(sources, roots, strict=True)
+            )
+            documents = _noted(chain.from_iterable(found), ids), None
+        lines, total = documents
         loaded, deleted = LoadResult(), 0
         if (first := next(lines, None)) is not None:
             client.ensure_collection(collection)
             lines = chain((first,), lines)
             loaded = load_documents.load(client, collection, lines, total, err, wait=wait, files=reader.read)
-            deleted = _delete_gone(client, collection, roots, reader, ids, prune=prune)
+            refused = loaded.counts["refused"]
+            deleted = _delete_gone(client, collection, roots, reader, ids, refused, prune=prune)
         elif prune:
             reader.problems["--prune"] = "nothing was read, so nothing is deleted"
     _tell(loaded, reader, first is not None, deleted, as_json=as_json)
 
 
-def _has_documents(source: str) -> bool:
-    """Whether its lines are documents as the service takes them, or a BEIR corpus; anything else is read as a file."""
-    path = Path(source)
-    if source == "-" or (path / "corpus.jsonl").is_file():
-        return True
-    if not source.removesuffix(".gz").endswith((".jsonl", ".ndjson")) or "://" in source or has_magic(source):
-        return False
-    first = next(load_documents.lines_of(source)[0], b"")
-    with suppress(ValueError):
-        row = json.loads(first)
-        return not isinstance(row, dict) or "id" in row
-    return True
+def _documents(source: str) -> tuple[Iterator[bytes], int | None] | None:
+    """Lines that are documents as the service takes them, or a BEIR corpus, and how many; None for all else."""
+    if source == "-":
+        start = cast(BufferedReader, sys.stdin.buffer).peek(8)
+        return load_documents.lines_of("-") if start.lstrip().startswith(b"{") or not start else None
+    json_lines = source.removesuffix(".gz").endswith((".jsonl", ".ndjson")) and not (
+        "://" in source or has_magic(source)
+    )
+    if not json_lines and not (Path(source) / "corpus.jsonl").is_file():
+        return None
+    try:
+        lines, total = load_documents.lines_of(source)
+        first = next(lines, b"")
+        row = json.loads(first or b"{}")
+    except (OSError, EOFError, zlib.error):
+        return None  # damaged
+    except ValueError:
+        row = {"id": None}
+    rows = isinstance(row, dict) and first and not {"id", "_id"} & row.keys()
+    return None if rows else (chain((first,) if first else (), lines), total)
 
 
-def _from_stdin(folder: Path) -> str:
-    """`-` where it holds JSON lines, which are sent as they arrive; otherwise the path of a file with what it holds."""
+def _from_stdin(folder: Path) -> FoundFile:
     given = cast(BufferedReader, sys.stdin.buffer)
     start = given.peek(8)
-    if start.lstrip().startswith(b"{") or not start:
-        return "-"
-    target = folder / ("stdin" + next((suffix for sign, suffix in _BEGINNINGS if start.startswith(sign)), ".txt"))
-    with target.open("wb") as file:
+    name = "stdin" + next((suffix for sign, suffix in _BEGINNINGS if start.startswith(sign)), ".txt")
+    with (folder / name).open("wb") as file:
         shutil.copyfileobj(given, file)
-    return str(target)
+    return checked(FoundFile(name=name, path=folder / name))
 
 
 def _noted(lines: Iterable[bytes], ids: set[str]) -> Iterator[bytes]:
@@ -101,11 +113,11 @@ def _noted(lines: Iterable[bytes], ids: set[str]) -> Iterator[bytes]:
 
 
 def _delete_gone(
-    client: Client, collection: str, roots: list[str], reader: FileReader, ids: set[str], *, prune: bool
+    client: Client, collection: str, roots: list[str], reader: FileReader, ids: set[str], refused: int, *, prune: bool
 ) -> int:
     """Delete what files that were read no longer hold and, with `prune`, all of files that are gone from `roots`."""
     where = {SOURCE: {"$in": sorted(set(roots))}}
-    if not reader.read or client.count(collection, where) <= len(ids):
+    if not reader.read or client.count(collection, where) <= len(ids) - refused:
         return 0
 
     def gone(document: StoredDocument) -> bool:

@@ -1,6 +1,11 @@
 // A filter as conditions that are taken away by a click, and a form that adds one. What is more than that stays JSON.
 
-import { button, el, shorten } from "./dom.js";
+import { collectionPath, post } from "./api.js";
+import { button, count, el, shorten } from "./dom.js";
+
+const COUNTED_UP_TO = 20_000;
+const MOST_FIELDS = 8;
+const UNCOUNTED = new Set(["ingested", "path", "modified"]);
 
 const SIGNS = { $eq: "is", $ne: "is not", $gte: "at least", $lte: "at most", $contains: "contains", $exists: "is there" };
 
@@ -40,22 +45,21 @@ function parsed(text) {
   }
 }
 
-// The values of fields as [name, [[value, count], ...]], most frequent first, each of which narrows the filter by a click.
-export const facets = (found, choose) =>
-  found.length > 0 && el("section", { class: "facets-beside", "aria-label": "Narrow down" }, ...found.map(([name, values]) =>
-    el("div", { class: "chips" }, el("span", { class: "quiet" }, name), ...values.map(([value, times]) =>
-      button(el("span", {}, shorten(told(value), 40), " ", el("span", {}, times)), () => choose(name, value), { class: "chip", "aria-label": `Only where ${name} is ${told(value)}, ${times}` })))));
-
-// Of documents that are shown: fields with few values each, which tell them apart.
-export function counted(documents) {
-  const fields = new Map();
-  for (const { metadata } of documents) {
-    for (const [name, value] of Object.entries(metadata ?? {})) {
-      if (value === null || typeof value === "object" || name === "modified") continue;
-      const values = fields.get(name) ?? fields.set(name, new Map()).get(name);
-      values.set(value, (values.get(value) ?? 0) + 1);
-    }
-  }
-  return [...fields].filter(([, values]) => values.size > 1 && values.size <= 12 && values.size <= 0.8 * documents.length)
-    .slice(0, 5).map(([name, values]) => [name, [...values].sort((a, b) => b[1] - a[1]).slice(0, 8)]);
+// Values that narrow the filter by a click, with how many documents have them; `collection` as the service describes it.
+// Counting what is not declared reads all documents, so large collections show declared fields alone.
+export async function facets(collection, filter, names, choose) {
+  const declared = collection.settings.indexed.map((one) => one.field ?? one);
+  const fields = (collection.counts.documents > COUNTED_UP_TO ? declared : [...new Set([...declared, ...names])])
+    .filter((name) => !UNCOUNTED.has(name)).slice(0, MOST_FIELDS);
+  if (!fields.length) return false;
+  const asked = { facets: fields.map((field) => ({ field, limit: 8 })), ...(Object.keys(filter).length && { filter }) };
+  const { facets: found } = await post(`${collectionPath(collection.name)}/facets`, asked);
+  const telling = Object.entries(found).filter(([, one]) => one.distinct > 1 && one.distinct <= 0.8 * one.documents);
+  return telling.length > 0 && el("section", { class: "facets-beside", "aria-label": "Narrow down" }, ...telling.map(([name, { values }]) =>
+    el("div", { class: "chips" }, el("span", { class: "quiet" }, name), ...values.map(({ value, count: times }) =>
+      button(el("span", {}, shorten(told(value), 40), " ", el("span", {}, count(times))), () => choose(name, value), { class: "chip", "aria-label": `Only where ${name} is ${told(value)}, ${times}` })))));
 }
+
+// Of the fields that hold a text, a number or the like.
+export const namesIn = (documents) => [...new Set(documents.flatMap(({ metadata }) =>
+  Object.entries(metadata ?? {}).filter(([, value]) => value !== null && typeof value !== "object").map(([name]) => name)))];

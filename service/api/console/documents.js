@@ -1,7 +1,7 @@
 // The documents of a collection: files are added, documents browsed, read, written, changed and deleted.
 
 import { call, collectionPath, hasKey, post } from "./api.js";
-import { conditions, counted, facets } from "./conditions.js";
+import { conditions, facets, namesIn } from "./conditions.js";
 import { ask, Question } from "./dialog.js";
 import { button, count, el, grid, moment, shorten } from "./dom.js";
 import { showCounts, showProblem } from "./page.js";
@@ -54,7 +54,7 @@ async function list(name, again) {
   showCounts([state]);
   if (drop?.name !== name) drop = { name, node: dropping(name, again) };
   const narrow = (wanted) => go(name, Object.keys(wanted).length ? { filter: JSON.stringify(wanted) } : {}, again);
-  const known = [...new Set(page.documents.flatMap((one) => Object.keys(one.metadata)))];
+  const known = namesIn(page.documents);
   const rows = page.documents.map((one) => [
     link(name, { id: one.id }, again, one.title || shorten(one.text, 80) || one.id),
     el("code", {}, one.id),
@@ -70,7 +70,7 @@ async function list(name, again) {
       el("div", { class: "line wrap" }, button("New document", () => go(name, { new: "1" }, again), { "data-key": "new" }),
         !hasKey() && el("a", { href: `${collectionPath(name)}/export`, download: `${name}.ndjson`, class: "quiet" }, "Download all")),
       state.counts.documents > 0 && conditions(filter, known, narrow),
-      facets(counted(page.documents), (field, value) => narrow({ ...filter, [field]: value })),
+      await facets(state, filter, known, (field, value) => narrow({ ...filter, [field]: value })),
       rows.length ? grid("Documents", ["Title", "Id", "Text", "Changed"], rows) : empty,
       el("div", { class: "actions" },
         cursor && button("First page", () => go(name, { ...(asked().get("filter") && { filter: asked().get("filter") }) }, again)),

@@ -1,7 +1,7 @@
 // The search view: what is asked lives in the URL, what is answered comes from the API, and nothing else is kept.
 
 import { call, collectionPath, hasKey } from "./api.js";
-import { conditions, counted, facets } from "./conditions.js";
+import { conditions, facets, namesIn } from "./conditions.js";
 import { $, card, count, el, ms, note, percent } from "./dom.js";
 import { hitList } from "./hits.js";
 import { clearProblem, showCounts, showProblem } from "./page.js";
@@ -114,11 +114,13 @@ function showAnswer(answer, collection, state, body, path) {
   if (collection.counts.pending) {
     notes.push(note("Still being encoded.", `${count(collection.counts.pending)} documents are not in the dense leg yet.`));
   }
+  const beside = el("div", {});
+  facets(collection, body.filter ?? {}, namesIn(hits), addToFilter).then((found) => found && beside.replaceChildren(found), () => {});
   $("answer").replaceChildren(
     el("section", { class: "summary", "aria-label": "How this answer came about" }, facts, times(answer.timings_ms)),
     ...notes,
-    conditions(body.filter ?? {}, [...new Set(hits.flatMap((hit) => Object.keys(hit.metadata ?? {})))], setFilter),
-    facets(counted(hits), addToFilter),
+    conditions(body.filter ?? {}, namesIn(hits), setFilter),
+    beside,
     hits.length ? hitList(hits, plan, addToFilter) : noHits(state),
   );
 }

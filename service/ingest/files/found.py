@@ -7,7 +7,6 @@ import mimetypes
 import re
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,16 +29,6 @@ MAX_MEMBERS = 100_000
 UNREAD_FOLDERS = {"node_modules", "__pycache__", "venv"}
 """Not entered, nor are those whose name begins with a dot."""
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-DAMAGED = (
-    OSError,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    RuntimeError,
-    ValueError,
-)
 _BINARY = re.compile(r"(image|audio|video|font)/|application/(octet-stream|x-python-code|java-archive|vnd\.sqlite3)")
 
 
@@ -79,9 +68,8 @@ def found_files(source: str, folder: Path) -> Iterator[FoundFile]:
         parts = Path(source).parts
         fixed = next(at for at, part in enumerate(parts) if has_magic(part))
         root = Path(*parts[:fixed])
-        for name in sorted(glob(str(Path(*parts[fixed:])), root_dir=root, recursive=True)):
-            if (root / name).is_file():
-                yield _within(root, PurePosixPath(Path(name)).as_posix())
+        names = sorted(glob(str(Path(*parts[fixed:])), root_dir=root, recursive=True))
+        yield from (_within(root, Path(name).as_posix()) for name in names if (root / name).is_file())
     else:
         raise Misconfigured(f"there is no file {source}")
 
@@ -199,7 +187,9 @@ def unpack(found: FoundFile, folder: Path) -> Sequence[FoundFile]:
         with zipfile.ZipFile(found.path) as archive:
             entries = ((one.filename, partial(archive.open, one)) for one in archive.infolist() if not one.is_dir())
             return list(_members(found, folder, entries, left))
-    except DAMAGED as error:
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:  # whatever damage the standard library did not foresee
         raise Unreadable(f"is damaged: {error}") from error
 
 
@@ -223,7 +213,7 @@ def _members(found: FoundFile, folder: Path, entries: Iterator[Entry], left: int
             except Unreadable as error:
                 yield replace(one, problem=str(error))
                 return
-            except DAMAGED as error:
+            except Exception as error:
                 yield replace(one, problem=f"is damaged: {error}")
 
 

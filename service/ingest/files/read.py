@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, Self
@@ -106,6 +107,13 @@ def _reason(error: Exception) -> str:
     )
 
 
+def _plain(value: Any) -> Any:
+    """What JSON has no type for, as tables have it: a time, a decimal number, bytes."""
+    return (
+        value.isoformat() if hasattr(value, "isoformat") else float(value) if isinstance(value, Decimal) else str(value)
+    )
+
+
 def write_documents(found: FoundFile, metadata: Mapping[str, Any], target: Path) -> None:
     """In the child process: what the file holds, one document a line. Unreadable says why it cannot be read."""
     suffix = PurePosixPath(found.name).suffix.lower()
@@ -118,7 +126,7 @@ def write_documents(found: FoundFile, metadata: Mapping[str, Any], target: Path)
             documents = READERS.get(suffix, read_text)(found, metadata)
         with target.open("wb") as file:
             for document in documents:
-                file.write(json.dumps(document, ensure_ascii=False, allow_nan=False).encode(errors="replace") + b"\n")
+                file.write(json.dumps(document, ensure_ascii=False, default=_plain).encode(errors="replace") + b"\n")
                 if file.tell() > MAX_DOCUMENTS_BYTES:
                     raise Unreadable(f"gives more than {MAX_DOCUMENTS_BYTES} bytes of text")
     except (Unreadable, MemoryError):

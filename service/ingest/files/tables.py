@@ -2,11 +2,8 @@
 
 import csv
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import date, datetime, time
-from decimal import Decimal
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,8 +27,8 @@ def rows_as_documents(name: str, rows: Iterable[object], metadata: Mapping[str, 
 
 def row_as_document(name: str, number: int, row: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, Any]:
     """`name` and `number` give the id where the row has none. What is in `metadata` the row may not change."""
-    values = {_named(key): _plain(value) for key, value in row.items()}
-    own = {key: value for key, value in values.items() if value is not None and value != ""}
+    empty = (None, "")
+    own = {_named(key): value for key, value in row.items() if value not in empty and value == value}  # not NaN
     document: dict[str, Any] = {"id": str(next((own[key] for key in IDS if key in own), f"{name}#row={number}"))}
     taken = {key for key in IDS if key in own}
     for part, columns in (("title", TITLES), ("text", TEXTS)):
@@ -55,25 +52,6 @@ def row_as_document(name: str, number: int, row: Mapping[str, Any], metadata: Ma
 def _named(key: object) -> str:
     """A name that filters can use."""
     return re.sub(r"[.$\s]+", "_", str(key).strip()).strip("_") or "column"
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case float() if not math.isfinite(value):
-            return None
-        case Decimal():
-            return float(value)
-        case datetime() | date() | time():
-            return value.isoformat()
-        case bytes() | bytearray():
-            return None
-        case Mapping():
-            return {_named(key): _plain(one) for key, one in value.items()}
-        case list() | tuple():
-            return [_plain(one) for one in value]
-        case str() | int() | float() | None:
-            return value
-    return str(value)
 
 
 def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:

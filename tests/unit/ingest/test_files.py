@@ -5,7 +5,10 @@ import gzip
 import io
 import json
 import lzma
+import math
 import tarfile
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +76,15 @@ def test_bad_files_are_told_and_the_others_are_read(tmp_path: Path) -> None:
     reasons = {name.partition("/")[0]: why for name, why in (reader.problems | reader.skipped).items()}
     for name, (_, reason) in BAD.items():
         assert reason in reasons[name if name in reasons else name.removesuffix(".gz")], name
+
+
+def test_rows_become_json_whatever_their_types(tmp_path: Path) -> None:
+    moment = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    columns: dict[str, list[object]] = {"a.b": [1.5, math.nan], "at": [moment, None], "price": [Decimal("9.50"), None]}
+    (tmp_path / "a.parquet").write_bytes(files.parquet(**columns))
+    first, second = (one["metadata"] for one in documents(tmp_path / "a.parquet")[0])
+    assert (first["a_b"], first["at"], first["price"]) == (1.5, moment.isoformat(), 9.5)
+    assert not {"a_b", "at", "price"} & second.keys()
 
 
 def test_bombs_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
