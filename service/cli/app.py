@@ -19,6 +19,7 @@ from rich.text import Text
 from azimuth_client import ApiError, Unreachable
 from service import __version__
 from service.cli import (
+    backup,
     collections,
     doctor,
     ingest,
@@ -245,6 +246,8 @@ app.command()(collections.collections)
 app.command()(collections.export)
 app.command()(mcp.mcp)
 app.command()(plan.plan)
+app.command()(backup.backup)
+app.command()(backup.restore)
 
 
 def _settings(default_log_level: str | None = None) -> Settings:

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import psycopg
 import pytest
 
 from service.store.embedded.server import EmbeddedServer, programs
-from tests.faults.machine import COLLECTION, Client, Machine, running, settle
+from tests.faults.machine import COLLECTION, Client, Machine, Writer, running, settle
 
 pytestmark = pytest.mark.faults
 
@@ -159,3 +160,33 @@ def stopped(machine: Machine) -> Iterator[None]:
     yield
     machine.http = machine.client()
     machine.start()
+
+
+def test_a_backup_is_restored_and_goes_on(scratch: Path) -> None:
+    folder = scratch / "backup"
+    with running(scratch / "backed-up", {}) as machine:
+        write(machine, "a", "b")
+        writer = Writer(machine, 1, 20)  # the backup is taken while others write
+        writer.start()
+        azimuth(machine, "backup", str(folder))
+        writer.finish()
+    restored = Machine(scratch / "restored")
+    told = azimuth(restored, "restore", str(folder))
+    assert "1 of 1 lexical indexes" in told
+    assert "needs hashing:64" in told
+    restored.start()
+    try:
+        assert shown(restored, "lexical") == {"a", "b"}
+        write(restored, "later")
+        assert shown(restored, "lexical") == {"a", "b", "later"} <= shown(restored, "dense")
+        assert "azimuth_lexical_rebuilds_total{" not in restored.http.get("/metrics").text
+        assert "0 of 1 lexical" in azimuth(restored, "restore", "--lexical-only", str(folder))  # there is one already
+    finally:
+        restored.stop()
+
+
+def azimuth(machine: Machine, *arguments: str) -> str:
+    command = [sys.executable, "-m", "service", *arguments]
+    done = subprocess.run(command, env=machine.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr

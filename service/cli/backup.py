@@ -1,0 +1,129 @@
+"""`azimuth backup` and `azimuth restore`: database and lexical indexes in one folder, and which models they need.
+
+The indexes are copied first, so that the database of the backup knows the marks of all of them.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service import __version__
+from service.cli import shell
+from service.core.periodic import utc_now
+from service.runtime.processes import open_database
+from service.runtime.settings import Settings
+from service.store.embedded.account import server_account
+from service.store.embedded.server import EmbeddedServer, programs
+from service.store.lexical.snapshot import copy_indexes
+from service.store.postgres.schema import server_checks
+
+Folder = Annotated[Path, typer.Argument(help="Of the backup.")]
+
+
+def backup(folder: Folder) -> None:
+    """Back up the database and the lexical indexes, also while the service runs, to a new folder.
+
+    The embedded server: a base backup, with what is written meanwhile. Another one: a dump, by `pg_dump`.
+    """
+    if folder.exists():
+        shell.fail(f"{folder} exists: name a new folder")
+    folder.mkdir(parents=True)
+    manifest = asyncio.run(_backup(Settings(), folder))
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))  # last: it says that the backup is whole
+    shell.print_err(f"{folder}: {len(manifest['versions'])} versions, {manifest['lexical']} lexical indexes", style="")
+
+
+def restore(
+    folder: Folder,
+    lexical_only: Annotated[
+        bool, typer.Option("--lexical-only", help="For an API process that joins: its database has all else.")
+    ] = False,
+) -> None:
+    """Restore a backup into a new data folder, or into the database of AZIMUTH_DATABASE_URL in place of its tables.
+
+    Indexes that do not fit the database are left out, and are built anew by the service.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+    except (OSError, ValueError) as error:
+        shell.fail(f"{folder} is no whole backup: {error}")
+    settings = Settings()
+    if not lexical_only:
+        _restore_database(settings, folder)
+    copied = asyncio.run(_copy(settings, folder / "lexical", settings.data_dir / "lexical"))
+    shell.print_err(f"{copied} of {manifest['lexical']} lexical indexes restored", style="")
+    for version in manifest["versions"]:
+        shell.print_err("needs {model} {revision} with the fingerprint {fingerprint}".format_map(version), style="")
+
+
+async def _backup(settings: Settings, folder: Path) -> dict[str, Any]:
+    async with open_database(settings) as store:
+        versions = [one for each in await store.collections.all() for one in await store.versions.of(each.id)]
+        lexical = await _copy(settings, settings.data_dir / "lexical", folder / "lexical")
+        if settings.database_url is None:
+            url = EmbeddedServer(settings.data_dir / "postgres").url
+            options = ["--checkpoint=fast", "--manifest-checksums=SHA256"]
+            command = ["pg_basebackup", *options, f"--dbname={url}", f"--pgdata={folder / 'postgres'}"]
+        else:
+            command = ["pg_dump", "--format=custom", f"--file={folder / 'database.dump'}", settings.database_url]
+        await asyncio.to_thread(_run, command)
+    return {
+        "version": __version__,
+        "created_at": utc_now().isoformat(),
+        "lexical": lexical,
+        "versions": [
+            {"model": one.spec.model, "revision": one.spec.revision, "fingerprint": one.fingerprint}
+            for one in versions
+            if one.written
+        ],
+    }
+
+
+async def _copy(settings: Settings, source: Path, target: Path) -> int:
+    async with open_database(settings) as store:
+        name = str(await server_checks.installation(store.pool))
+        return await copy_indexes(source / name, target / name, store.changes, utc_now())
+
+
+def _restore_database(settings: Settings, folder: Path) -> None:
+    if settings.database_url is not None:
+        options = ["--clean", "--if-exists", "--single-transaction", "--no-owner", f"--dbname={settings.database_url}"]
+        _run(["pg_restore", *options, str(folder / "database.dump")])
+        return
+    target = settings.data_dir / "postgres"
+    if target.exists():
+        shell.fail(f"{target} exists: set AZIMUTH_DATA_DIR to a new folder")
+    _check_files(folder / "postgres")
+    account = server_account(target)
+    shutil.copytree(folder / "postgres", target, ignore=shutil.ignore_patterns(".s.PGSQL*", "azimuth.conf"))
+    target.chmod(0o700)
+    if account is not None:
+        for path in (target, *target.rglob("*")):
+            os.chown(path, account.pw_uid, account.pw_gid)
+
+
+def _check_files(backup: Path) -> None:
+    """Compare them with the list of the base backup; the log that belongs to it has checksums of its own."""
+    try:
+        for file in json.loads((backup / "backup_manifest").read_bytes())["Files"]:
+            with (backup / file["Path"]).open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            if digest != file["Checksum"]:
+                shell.fail(f"{backup / file['Path']} is damaged")
+    except (OSError, ValueError, LookupError) as error:
+        shell.fail(f"{backup} is damaged: {error}")
+
+
+def _run(command: list[str]) -> None:
+    """A program of PostgreSQL: the one that is installed, or that of the embedded server."""
+    program = shutil.which(command[0]) if os.environ.get("AZIMUTH_DATABASE_URL") else None
+    done = subprocess.run([program or programs() / command[0], *command[1:]], capture_output=True, text=True)  # noqa: S603 a fixed program
+    if done.returncode:
+        shell.fail(f"{command[0]}: {done.stderr.strip()}", shell.EXIT_UNREACHABLE)
