@@ -34,7 +34,7 @@ TEXT_LIMIT = 4_000_000
 """Bytes of text that are read at once; documents further down keep the best chunk by cosine."""
 CONTEXT_SHARE = 0.9
 """What a word counts in the headings above a passage: less than in the passage, which shows it."""
-_MAX_CHUNKS = 10_000
+MAX_CHUNKS = 10_000
 _ROUNDS = 3
 """Of scoring the chunks of documents that rise into the first hits when those above them are scored."""
 
@@ -121,7 +121,7 @@ class PassageSelector:
         space, request = context.space, context.request
         texts, rows = await both(
             read_texts(self._documents, context, revisions),
-            self._vectors.score(space.version, query.vector, list(revisions), _MAX_CHUNKS),
+            self._vectors.score(space.version, query.vector, list(revisions), MAX_CHUNKS),
         )
         if len(texts) < len(revisions):
             unread = f"the texts of {len(revisions) - len(texts)} of {len(revisions)} documents were not read"
@@ -132,7 +132,7 @@ class PassageSelector:
                 chunks[one.document_id].append(one)
         passages: list[tuple[Candidate, str]] = []
         for id_, text in texts.items():
-            places = chunks[id_] or await asyncio.to_thread(_windows, id_, revisions[id_], text)
+            places = chunks[id_] or await asyncio.to_thread(windows, id_, revisions[id_], text)
             passages += ((one, text[one.start : one.end]) for one in places)
         parsed = request.for_query(request.effective_queries[number]).parsed_query
         pieces = [piece for _, piece in passages]
@@ -203,7 +203,7 @@ def _shares(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return positive / (positive.max(initial=0.0) or 1.0)
 
 
-def _windows(document_id: DocumentId, content_revision: int, text: str) -> list[Candidate]:
+def windows(document_id: DocumentId, content_revision: int, text: str) -> list[Candidate]:
     """Passages of whole sentences, as long as `UNEMBEDDED_LENGTH` allows; a longer sentence is cut."""
     borders, starts = sentence_starts(text), [0]
     while starts[-1] + UNEMBEDDED_LENGTH < len(text):

@@ -84,7 +84,7 @@ class SearchPipeline:
         self._lexical = LexicalRetriever(self.lexicon, self.documents)
         self._passages = PassageSelector(self.documents, self.vectors, self.lexicon)
         self._rerank_stage = RerankStage(self.reranker)
-        self._post = PostProcessor(self.vectors, self.lexicon)
+        self._post = PostProcessor(self.documents, self.vectors, self.lexicon)
         self._free = self.max_concurrent
 
     async def run(
@@ -121,7 +121,9 @@ class SearchPipeline:
         context = SearchContext(request.for_collection(space.collection.settings), space, live, timings)
         await revision.wait_for_revision(self.changes, self.lexicon, context)
         if context.request.browses:
-            return replace(await browse(self.documents, context), facets=await count_facets(self.documents, context))
+            listed = await browse(self.documents, context)
+            hits = await self._post.decorate(context, list(listed.hits))
+            return replace(listed, hits=tuple(hits), facets=await count_facets(self.documents, context))
         await constraints.keep_hyphens(self.lexicon, context)
         rerank = request.rerank.resolve(space.collection.settings.rerank) if request.rerank else None
         depth = rerank.depth if rerank else 0
@@ -132,7 +134,8 @@ class SearchPipeline:
         async with context.filter_deadline():
             filter_match = await retrievers.match_filter(self.documents, context, width, self.passing_cap)
         vectors = await self._encoder.encode(context, shared)
-        confidence, hits, seen = None, list[Hit](), set[Item]()
+        confidence, seen = None, set[Item]()
+        hits = []
         deep = first_page
         while True:
             async with context.filter_deadline():

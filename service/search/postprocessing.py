@@ -4,17 +4,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from service.core.ids import Vector
+from service.core.ports.documents import Documents
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.vectors import VectorStore
 from service.core.query_syntax import Highlights
 from service.core.search import Hit
 from service.search.context import SearchContext
 from service.search.mmr import mmr
+from service.search.surroundings import add_surroundings
 from service.spaces.resolver import Space
 
 
 class PostProcessor:
-    def __init__(self, vectors: VectorStore, lexicon: Lexicon) -> None:
+    def __init__(self, documents: Documents, vectors: VectorStore, lexicon: Lexicon) -> None:
+        self._documents = documents
         self._vectors = vectors
         self._lexicon = lexicon
 
@@ -39,7 +42,7 @@ class PostProcessor:
         return [vectors.get(chunk) for chunk in chunks]
 
     async def decorate(self, context: SearchContext, hits: list[Hit]) -> list[Hit]:
-        """Add highlights and vectors where the request includes them."""
+        """Add highlights, vectors and the text around where the request includes them."""
         request = context.request
         if "highlights" in request.include and hits:
             texts = [text for hit in hits for text in (hit.text, hit.title)]
@@ -52,7 +55,7 @@ class PostProcessor:
                 replace(hit, vector=None if vector is None else tuple(map(float, vector)))
                 for hit, vector in zip(hits, await self._vectors_of(context.space, hits), strict=True)
             ]
-        return hits
+        return await add_surroundings(self._documents, self._vectors, context, hits)
 
 
 def _highlighted(hit: Hit, text: Highlights, title: Highlights) -> Hit:

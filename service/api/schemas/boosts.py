@@ -1,9 +1,9 @@
 """Boosts, as clients send them with a search."""
 
 import re
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from service.api.schemas.base import FilterField, OneOfBody, parse_filter
 from service.api.schemas.result_options import FieldName, field_name
@@ -17,8 +17,15 @@ MAX_BOOST_WEIGHT = 100
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d|w)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
 
-Length = Annotated[float, Field(ge=0)] | Annotated[str, Field(max_length=32)]
-"""A number, or a duration such as `30d`."""
+
+def _number_or_text(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | str | None):
+        raise ValueError("expected a number or a string")
+    return value
+
+
+NumberOrText = Annotated[float | str, BeforeValidator(_number_or_text, json_schema_input_type=float | str)]
+"""About numbers, or about times."""
 
 
 class BoostBody(OneOfBody):
@@ -36,11 +43,11 @@ class BoostBody(OneOfBody):
         Field(description="Default: `gauss` with a `scale`, else `value`."),
     ] = None
     origin: Annotated[
-        float | Annotated[str, Field(max_length=64)] | None,
+        NumberOrText | None,
         Field(description="A number, a time, or `now`, which is the default where `scale` is a duration."),
     ] = None
-    scale: Annotated[Length | None, Field(description="Where the value of the function is `decay`.")] = None
-    offset: Annotated[Length | None, Field(description="The distance within which nothing decays.")] = None
+    scale: Annotated[NumberOrText | None, Field(description="Where the value of the function is `decay`.")] = None
+    offset: Annotated[NumberOrText | None, Field(description="The distance within which nothing decays.")] = None
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.5
 
     @model_validator(mode="after")
@@ -85,6 +92,8 @@ def _length(value: float | str, times: bool, at: str) -> float:
     if isinstance(value, str) != times:
         raise Invalid.at(at, "scale and offset are both durations or both numbers")
     if not isinstance(value, str):
+        if value < 0:
+            raise Invalid.at(at, "must not be below 0")
         return value
     if (found := _DURATION.fullmatch(value)) is None:
         raise Invalid.at(at, 'expected a number, or a duration such as "30d", "12h", "90m", "10s", "2w"')

@@ -1,9 +1,9 @@
 """What the answer to a search shall be: its thresholds, its order, and the text around its hits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WrapValidator, model_validator
 from typing_extensions import TypedDict
 
 from service.api.schemas.base import FilterField, RequestBody, Text, select_fields, text_as
@@ -140,11 +140,24 @@ class NeighboursBody(RequestBody):
     after: Annotated[int, Field(ge=0, le=MAX_NEIGHBOURS)] = 0
 
 
-AroundField = Literal["parent"] | NeighboursBody
+def _around(value: Any, read: Callable[[Any], Any]) -> Any:
+    if value == "parent":
+        return value
+    if not isinstance(value, dict):
+        raise ValueError('expected "parent", or an object with before and after')
+    return read(value)
 
 
-def text_around(body: AroundField | None) -> TextAround | None:
-    return Neighbours(before=body.before, after=body.after) if isinstance(body, NeighboursBody) else body
+AroundField = Annotated[
+    NeighboursBody, WrapValidator(_around, json_schema_input_type=Literal["parent"] | NeighboursBody)
+]
+"""The word itself, or an object."""
+
+
+def text_around(body: NeighboursBody | None) -> TextAround | None:
+    if not isinstance(body, NeighboursBody):
+        return body
+    return Neighbours(before=body.before, after=body.after)
 
 
 def field_name(name: str, at: str) -> str:

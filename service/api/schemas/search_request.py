@@ -25,6 +25,7 @@ from service.api.schemas.result_options import (
     MAX_OFFSET,
     MAX_RANKED,
     MAX_SORT_KEYS,
+    AroundField,
     FacetsField,
     FieldName,
     MinScoreField,
@@ -32,6 +33,7 @@ from service.api.schemas.result_options import (
     facets,
     field_name,
     one_or_several,
+    text_around,
 )
 from service.core.collections import FusionSettings
 from service.core.errors import Invalid
@@ -166,6 +168,10 @@ class ResultOptionsBody(RequestBody):
         Field(description="By declared fields in place of the score.", examples=[["-year"]]),
     ] = None
     facets: FacetsField = Field([])
+    context: Annotated[
+        AroundField | None,
+        Field(description="The text around each hit.", examples=[{"before": 1, "after": 1}, "parent"]),
+    ] = None
     boost: Annotated[
         Annotated[list[BoostBody], Field(max_length=MAX_BOOSTS)],
         BeforeValidator(one_or_several, json_schema_input_type=BoostBody | list[BoostBody]),
@@ -195,6 +201,7 @@ class ResultOptionsBody(RequestBody):
             min_score=None if self.min_score is None else self.min_score.min_score(),
             sort=tuple(one.sort_key(at) for at, one in enumerate(self.sort or ())),
             facets=facets(self.facets),
+            around=text_around(self.context),
             boosts=tuple(one.boost(f"boost.{at}") for at, one in enumerate(self.boost)),
             fields=None if self.fields is None else tuple(field_name(one, "fields") for one in self.fields),
         )

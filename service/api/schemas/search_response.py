@@ -18,6 +18,7 @@ from service.core.explanation import (
     RerankExplanation,
 )
 from service.core.metadata import project
+from service.core.result_options import SurroundingText
 from service.core.search import Confidence, Hit, Mode, SearchRequest, SearchResult
 
 STAGES = ("embed", "dense", "lexical", "fuse", "fetch", "rerank")
@@ -85,6 +86,8 @@ class HitAnswer(HitFields, total=False):
     """As `highlights`, of the title; null where nothing matches."""
     vector: tuple[float, ...] | None
     """Null where the version has no vector of the content in this answer."""
+    context: SurroundingText | None
+    """`text[start:end]` of the document around the hit, where it was asked for; null where it was not read."""
     explain: ExplanationAnswer
 
 
@@ -204,6 +207,8 @@ def _hit(hit: Hit, request: SearchRequest) -> HitAnswer:
         answer["title_highlight"] = hit.title_highlight
     if "vector" in request.include:
         answer["vector"] = hit.vector
+    if request.around is not None:
+        answer["context"] = hit.context
     if request.explain:
         answer["explain"] = _explanation(hit.explanation)
     return answer

@@ -158,6 +158,14 @@ async def test_the_reranker_blends_what_was_boosted(api: Edge) -> None:
     await api.refused(f"{PATH}/search", {"query": "a", "boost": {"field": "group"}}, 422, "boost.0.field")
 
 
+async def test_hits_come_with_the_text_around_them(api: Edge) -> None:
+    for context in ("parent", {"before": 1}):
+        for asked in ({"query": "lemon", "k": 2}, {"sort": ["n"], "k": 2}):
+            for hit in (await api.post(f"{PATH}/search", {**asked, "context": context}))["hits"]:
+                assert hit["context"] == {"text": hit["text"], "start": 0, "end": len(hit["text"])}
+    assert "context" not in (await api.search("lemon"))["hits"][0]
+
+
 async def test_metadata_can_be_a_part_of_itself(api: Edge) -> None:
     metadata = {"a": {"b": 1, "c": [{"d": 1, "e": 2}, {"e": 3}]}, "x.y": 5, "z": 6}
     await api.write({"id": "nested", "text": "persimmon", "metadata": metadata})
@@ -189,6 +197,8 @@ async def test_metadata_can_be_a_part_of_itself(api: Edge) -> None:
         ({"query": "a", "min_score": {"relevance": 0.5}}, "min_score.relevance"),
         ({"query": "a", "fields": ["$year"]}, "fields"),
         ({"query": "a", "fields": "year"}, "fields"),
+        ({"query": "a", "context": "children"}, "context"),
+        ({"query": "a", "context": {"before": 21}}, "context.before"),
         ({"query": "a", "boost": {}}, "boost.0"),
         ({"query": "a", "boost": {"field": "n", "filter": {"n": 1}}}, "boost.0"),
         ({"query": "a", "boost": {"field": "n", "function": "exp"}}, "boost.0"),
@@ -198,6 +208,8 @@ async def test_metadata_can_be_a_part_of_itself(api: Edge) -> None:
         ({"query": "a", "boost": {"field": "n", "scale": "soon"}}, "boost.0.scale"),
         ({"query": "a", "boost": {"field": "n", "scale": "1d", "offset": 1}}, "boost.0.offset"),
         ({"query": "a", "boost": {"field": "n", "scale": "1d", "origin": "yesterday"}}, "boost.0.origin"),
+        ({"query": "a", "boost": {"field": "n", "scale": -1, "origin": 1}}, "boost.0.scale"),
+        ({"query": "a", "boost": {"field": "n", "scale": [1], "origin": True}}, "boost.0.scale"),
         ({"query": "a", "boost": {"filter": {}}}, "boost.0.filter"),
         ({"query": "a", "boost": {"filter": {"n": {"$near": 1}}}}, "boost.0.filter.n.$near"),
         ({"query": "a", "boost": {"field": "n", "weight": 1_000}}, "boost.0.weight"),

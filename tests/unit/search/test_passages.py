@@ -11,7 +11,7 @@ from service.core.collections import FusionSettings
 from service.core.ids import DocumentId
 from service.core.search import Query, RerankRequest, SearchRequest
 from service.search import passages
-from service.search.passages import UNEMBEDDED_LENGTH, _windows
+from service.search.passages import UNEMBEDDED_LENGTH, windows
 from tests.unit.search.test_pipeline import NAME, Shouting, Zoo, zoo
 from tests.unit.search.test_pipeline_by_chunk import put_chunks
 
@@ -114,8 +114,8 @@ async def test_texts_that_are_not_read_are_reported(manual: Zoo, monkeypatch: py
 
 
 @given(st.text(st.sampled_from("ab .\n。!"), max_size=3 * UNEMBEDDED_LENGTH))
-def test_windows_cover_the_text_in_order_and_are_never_too_long(text: str) -> None:
-    found = _windows(DocumentId("a"), 1, text)
+def testwindows_cover_the_text_in_order_and_are_never_too_long(text: str) -> None:
+    found = windows(DocumentId("a"), 1, text)
     pieces = [text[one.start : one.end] for one in found]
     assert "".join(pieces) == text
     assert all(len(piece) <= UNEMBEDDED_LENGTH for piece in pieces)
