@@ -88,10 +88,12 @@ def create_server(send: Send, *, writes: bool) -> MCPServer:
         context: Context,
         collection: Collection,
         query: Query,
-        k: Hits = 10,
-        mode: Mode = "hybrid",
+        k: Hits | None = 10,
+        mode: Mode | None = "hybrid",
         filter: Filter = None,
-        rerank: Annotated[bool, Field(description="Let a second model read the best hits: slower, better.")] = False,
+        rerank: Annotated[
+            bool | None, Field(description="A second model reads the best hits: slower, better.")
+        ] = False,
     ) -> Json:
         """Find documents, best first, each with its passage that answers best."""
         wanted = {"query": query, "k": k, "mode": mode, "filter": filter, "rerank": rerank}
@@ -104,13 +106,14 @@ def create_server(send: Send, *, writes: bool) -> MCPServer:
         context: Context,
         collection: Collection,
         id: Annotated[str, Field(description="Id of a document, from a hit.")],
-        start: Annotated[int, Field(ge=0, description="First character of the text to read.")] = 0,
+        start: Annotated[int, Field(ge=0, description="First character of the text to read.")] | None = 0,
     ) -> Json:
         """Title, text and metadata of a document. Of a long text a part; `next_start` is where the next one begins."""
         found = await ask(context, "POST", f"/v1/collections/{collection}/documents/fetch", {"ids": [id]})
         if not found["documents"]:
             raise ToolError(f"there is no document {id!r}")
         document = found["documents"][0]
+        start = start or 0
         end, length = start + DOCUMENT_CHARACTERS, len(document["text"])
         return {**document, "text": document["text"][start:end], "next_start": end if end < length else None}
 
@@ -119,8 +122,8 @@ def create_server(send: Send, *, writes: bool) -> MCPServer:
         context: Context,
         collection: Collection,
         query: Query,
-        k: Hits = 3,
-        mode: Mode = "hybrid",
+        k: Hits | None = 3,
+        mode: Mode | None = "hybrid",
         filter: Filter = None,
     ) -> Json:
         """How a search ran: ranks and scores of each hit by meaning and by words, plan, times, what was left out."""

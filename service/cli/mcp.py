@@ -1,11 +1,15 @@
 """`azimuth mcp`: what `POST /mcp` offers, for programs that start their servers and talk to them by standard input."""
 
+from typing import TYPE_CHECKING
+
 import httpx
-from starlette.requests import Request
 
 from azimuth_client.client import verification
 from service.cli import shell
 from service.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 
 def mcp(url: shell.Url = None) -> None:
@@ -21,7 +25,7 @@ def mcp(url: shell.Url = None) -> None:
     address, key = httpx.URL(url or settings.address()), shell.key_of(settings)
     service = httpx.AsyncHTTPTransport(verify=verification(address, settings.tls_certificate))
 
-    async def send(_: Request | None, asked: httpx.Request) -> httpx.Response:
+    async def send(_: "Request | None", asked: httpx.Request) -> httpx.Response:
         target = address.copy_with(raw_path=address.raw_path.rstrip(b"/") + asked.url.raw_path)
         headers = {**asked.headers, "host": target.netloc.decode()} | ({"api-key": key} if key else {})
         request = httpx.Request(asked.method, target, headers=headers, content=asked.content)

@@ -6,7 +6,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
+from weakref import WeakKeyDictionary
 
 import httpx
 
@@ -15,20 +16,29 @@ from azimuth_client.operations import Operations, Retries
 P = ParamSpec("P")
 T = TypeVar("T")
 
-RETRIES = Retries()
+
+class Options(TypedDict, total=False):
+    """Of both clients."""
+
+    timeout: float
+    """Seconds until an answer begins; 60."""
+    retries: Retries
+    certificate: Path | str | None
+    """A PEM file that is trusted besides the usual authorities."""
+    transport: Any
+    """One of httpx, instead of the network."""
+    trust_env: bool
+    """Whether proxies of the environment are used."""
 
 
-def _options(
-    url: str, key: str | None, timeout: float, certificate: Path | str | None, transport: Any, trust_env: bool
-) -> dict[str, Any]:
-    """Of an httpx client. Without TLS no authorities are loaded."""
+def _httpx_options(url: str, key: str | None, options: Options) -> dict[str, Any]:
     return {
         "base_url": url,
         "headers": {b"Authorization": f"Bearer {key}".encode()} if key else None,
-        "timeout": httpx.Timeout(timeout, connect=5.0),
-        "verify": verification(httpx.URL(url), certificate),
-        "transport": transport,
-        "trust_env": trust_env,
+        "timeout": httpx.Timeout(options.get("timeout", 60.0), connect=5.0),
+        "verify": verification(httpx.URL(url), options.get("certificate")),
+        "transport": options.get("transport"),
+        "trust_env": options.get("trust_env", True),
     }
 
 
@@ -44,62 +54,49 @@ def verification(url: httpx.URL, certificate: Path | str | None) -> ssl.SSLConte
     return context
 
 
-class _Waiting:
-    def __init__(self, url: str, retries: Retries, http: httpx.AsyncClient) -> None:
-        self.url, self.retries, self.http = url, retries, http
-        self.build: Callable[..., httpx.Request] = http.build_request
+class AsyncClient(Operations):
+    """Connections to one service, with an API key where it needs one. An async context manager, or `close` it."""
 
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        return await self.http.send(request)
+    def __init__(self, url: str, key: str | None = None, **options: Unpack[Options]) -> None:
+        super().__init__(url.rstrip("/"), options.get("retries", Retries()))
+        self._options = _httpx_options(self.url, key, options)
+        self._of_loops = WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient]()
+        """Connections belong to their event loop, and programs with several calls of `asyncio.run` have several."""
 
-    async def sleep(self, seconds: float) -> None:
+    def _http(self) -> httpx.AsyncClient:
+        loop = asyncio.get_running_loop()
+        if loop not in self._of_loops:
+            self._of_loops[loop] = httpx.AsyncClient(**self._options)
+        return self._of_loops[loop]
+
+    async def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
+        return await self._http().request(method, path, **content)
+
+    async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
-
-class _Blocking:
-    """Its coroutines never wait, so that whoever awaits them comes to his end at once."""
-
-    def __init__(self, url: str, retries: Retries, http: httpx.Client) -> None:
-        self.url, self.retries, self.http = url, retries, http
-        self.build: Callable[..., httpx.Request] = http.build_request
-
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        return self.http.send(request)
-
-    async def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)  # noqa: ASYNC251  blocking is what is asked for
-
-
-class AsyncClient(Operations):
-    """One connection pool to one service. Use as an async context manager, or call `close`.
-
-    `key`: an API key. `timeout`: seconds until an answer begins. `retries`: when a request is repeated.
-    `certificate`: a PEM file that is trusted besides the usual authorities. `transport`: one of httpx, for tests.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        key: str | None = None,
-        *,
-        timeout: float = 60.0,
-        retries: Retries = RETRIES,
-        certificate: Path | str | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
-        trust_env: bool = True,
-    ) -> None:
-        self.url = url.rstrip("/")
-        self._http = httpx.AsyncClient(**_options(self.url, key, timeout, certificate, transport, trust_env))
-        super().__init__(_Waiting(self.url, retries, self._http))
-
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._http().aclose()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+class _Blocking(Operations):
+    """Its coroutines never wait, so that whoever awaits them comes to their end at once."""
+
+    def __init__(self, url: str, retries: Retries, http: httpx.Client) -> None:
+        super().__init__(url, retries)
+        self.http = http
+
+    async def _send(self, method: str, path: str, **content: Any) -> httpx.Response:
+        return self.http.request(method, path, **content)
+
+    async def _sleep(self, seconds: float) -> None:
+        time.sleep(seconds)  # noqa: ASYNC251  blocking is what is asked for
 
 
 def _finish(work: Awaitable[T]) -> T:
@@ -140,22 +137,12 @@ def _iterating(
 
 
 class Client:
-    """One connection pool to one service. Use as a context manager, or call `close`. Arguments as for `AsyncClient`."""
+    """Connections to one service, with an API key where it needs one. A context manager, or `close` it."""
 
-    def __init__(
-        self,
-        url: str,
-        key: str | None = None,
-        *,
-        timeout: float = 60.0,
-        retries: Retries = RETRIES,
-        certificate: Path | str | None = None,
-        transport: httpx.BaseTransport | None = None,
-        trust_env: bool = True,
-    ) -> None:
+    def __init__(self, url: str, key: str | None = None, **options: Unpack[Options]) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(**_options(self.url, key, timeout, certificate, transport, trust_env))
-        self._operations = Operations(_Blocking(self.url, retries, self._http))
+        self._http = httpx.Client(**_httpx_options(self.url, key, options))
+        self._operations = _Blocking(self.url, options.get("retries", Retries()), self._http)
 
     call = _blocking(Operations.call)
     alive = _blocking(Operations.alive)

@@ -2,30 +2,18 @@
 
 import json
 import random
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal, Protocol, Unpack, cast
+from typing import Any, Literal, Unpack, cast
 from urllib.parse import quote
 
 import httpx
 
+from azimuth_client import shapes
 from azimuth_client.errors import ApiError, Unreachable
-from azimuth_client.shapes import (
-    Collection,
-    Deleted,
-    Document,
-    Filter,
-    Hit,
-    ImportedBatch,
-    ImportResult,
-    Json,
-    RankedDocument,
-    SearchAnswer,
-    SearchOptions,
-    StoredDocument,
-    Written,
-)
+from azimuth_client.shapes import Document, Filter, ImportedBatch, ImportResult, Json, SearchAnswer, StoredDocument
 
 BATCH_DOCUMENTS = 500
 """Documents per request of an import: few enough that a broken connection costs little, enough to be fast."""
@@ -51,26 +39,20 @@ class Retries:
     broken: int = 2
 
 
-class Connection(Protocol):
-    """How requests are sent: `client` has one that blocks and one that waits."""
-
-    url: str
-    retries: Retries
-    build: Callable[..., httpx.Request]
-
-    async def send(self, request: httpx.Request) -> httpx.Response: ...
-
-    async def sleep(self, seconds: float) -> None: ...
-
-
-class Operations:
+class Operations(ABC):
     """The methods of both clients. Names of collections and ids are checked by the service.
 
     All raise ApiError where it refuses, and Unreachable where none answers.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, url: str, retries: Retries) -> None:
+        self.url, self._retries = url, retries
+
+    @abstractmethod
+    async def _send(self, method: str, path: str, **content: Any) -> httpx.Response: ...
+
+    @abstractmethod
+    async def _sleep(self, seconds: float) -> None: ...
 
     async def call(self, method: str, path: str, /, *, repeatable: bool | None = None, **content: Any) -> Json:
         """The JSON of a 2xx answer to any request; `content` as for httpx: `json`, `params`, `content`, `headers`.
@@ -79,52 +61,49 @@ class Operations:
         is `repeatable`, that is, may arrive twice: by default what is no POST.
         """
         repeatable = method != "POST" if repeatable is None else repeatable
-        connection, retries = self._connection, self._connection.retries
+        retries = self._retries
         for attempt in count():
             pause = min(LONGEST_PAUSE, 0.1 * 2**attempt)
             try:
-                response = await connection.send(connection.build(method, path, **content))
+                response = await self._send(method, path, **content)
             except httpx.TransportError as error:
                 may = repeatable or isinstance(error, httpx.ConnectError)
                 if not may or attempt >= retries.broken:
-                    raise Unreachable(f"no service answers at {connection.url} ({error})") from error
+                    raise Unreachable(f"no service answers at {self.url} ({error})") from error
             else:
                 may = response.status_code in retries.statuses and (repeatable or response.status_code == 429)
                 if not may or attempt >= retries.busy:
                     break
                 pause = _retry_after(response, pause)
-            await connection.sleep(pause * random.uniform(1.0, 1.25))  # noqa: S311  no secret
+            await self._sleep(pause * random.uniform(1.0, 1.25))  # noqa: S311  no secret
         if not response.is_success:
             raise ApiError(response)
         answer: Json = response.json() if response.content else {}
         return answer
 
-    async def alive(self) -> bool:
+    async def alive(self, path: str = "/livez") -> bool:
         """Whether the service answers at all."""
-        return await self._succeeds("/livez", 2.0)
-
-    async def ready(self) -> bool:
-        """Whether it can search and write."""
-        return await self._succeeds("/readyz", 5.0)
-
-    async def _succeeds(self, path: str, seconds: float) -> bool:
         try:
-            return (await self._connection.send(self._connection.build("GET", path, timeout=seconds))).is_success
+            return (await self._send("GET", path, timeout=5.0)).is_success
         except httpx.TransportError:
             return False
 
-    async def collections(self) -> list[Collection]:
-        return cast(list[Collection], (await self.call("GET", "/v1/collections"))["collections"])
+    async def ready(self) -> bool:
+        """Whether it can search and write."""
+        return await self.alive("/readyz")
 
-    async def collection(self, collection: str) -> Collection:
+    async def collections(self) -> list[shapes.Collection]:
+        return cast(list[shapes.Collection], (await self.call("GET", "/v1/collections"))["collections"])
+
+    async def collection(self, collection: str) -> shapes.Collection:
         """Settings, counts and versions."""
-        return cast(Collection, await self.call("GET", _path(collection)))
+        return cast(shapes.Collection, await self.call("GET", _path(collection)))
 
-    async def put_collection(self, collection: str, settings: Mapping[str, Any] | None = None) -> Collection:
+    async def put_collection(self, collection: str, settings: Mapping[str, Any] | None = None) -> shapes.Collection:
         """Create it, or change the settings that are given."""
-        return cast(Collection, await self.call("PUT", _path(collection), json=dict(settings or {})))
+        return cast(shapes.Collection, await self.call("PUT", _path(collection), json=dict(settings or {})))
 
-    async def ensure_collection(self, collection: str, settings: Mapping[str, Any] | None = None) -> Collection:
+    async def ensure_collection(self, collection: str, settings: Mapping[str, Any] | None = None) -> shapes.Collection:
         """The collection; it is created with `settings` if it does not exist, and left unchanged if it does."""
         try:
             return await self.collection(collection)
@@ -145,13 +124,13 @@ class Operations:
         wait: bool = False,
         if_exists: Literal["replace", "fail", "skip"] = "replace",
         generate_ids: bool = False,
-    ) -> Written:
+    ) -> shapes.Written:
         """Write all of them or none. `wait`: return when they can be found. Many documents: `import_documents`."""
         params = {"wait": wait, "if_exists": if_exists, "generate_ids": generate_ids}
         body = {"documents": list(documents)}
         repeatable = not generate_ids and if_exists != "fail"
         path = f"{_path(collection)}/documents"
-        return cast(Written, await self.call("POST", path, params=params, json=body, repeatable=repeatable))
+        return cast(shapes.Written, await self.call("POST", path, params=params, json=body, repeatable=repeatable))
 
     async def import_batches(self, collection: str, documents: Documents) -> AsyncIterator[ImportedBatch]:
         """Send any number of documents, some at a time, and tell what became of them after each commit."""
@@ -198,7 +177,7 @@ class Operations:
             state = await self.collection(collection)
             wait = bool(state["counts"]["pending"]) or state["lexical_lag_seconds"] != 0
             if wait:
-                await self._connection.sleep(0.2)
+                await self._sleep(0.2)
         return result
 
     async def get(self, collection: str, id: str) -> StoredDocument:
@@ -241,24 +220,24 @@ class Operations:
 
     async def delete(
         self, collection: str, ids: Sequence[str] | None = None, *, filter: Filter | None = None
-    ) -> Deleted:
+    ) -> shapes.Deleted:
         """Delete documents by their ids, or those that pass a filter."""
         path, deleted, missing = f"{_path(collection)}/documents/delete", 0, list[str]()
         if ids is None:
-            return cast(Deleted, await self.call("POST", path, json={"filter": filter}, repeatable=True))
+            return cast(shapes.Deleted, await self.call("POST", path, json={"filter": filter}, repeatable=True))
         for at in range(0, len(ids), FETCH):
             answer = await self.call("POST", path, json={"ids": list(ids[at : at + FETCH])}, repeatable=True)
             deleted, missing = deleted + answer["deleted"], missing + answer["missing"]
         return {"deleted": deleted, "missing": missing}
 
-    async def delete_all(self, collection: str) -> Deleted:
+    async def delete_all(self, collection: str) -> shapes.Deleted:
         """Delete all documents; the collection stays."""
         path = f"{_path(collection)}/documents/delete"
         params = {"confirm": collection}
-        return cast(Deleted, await self.call("POST", path, json={"all": True}, params=params, repeatable=True))
+        return cast(shapes.Deleted, await self.call("POST", path, json={"all": True}, params=params, repeatable=True))
 
     async def search(
-        self, collection: str, query: str | Mapping[str, Any] | None = None, **options: Unpack[SearchOptions]
+        self, collection: str, query: str | Mapping[str, Any] | None = None, **options: Unpack[shapes.SearchOptions]
     ) -> SearchAnswer:
         """`query`: a text, or the whole body of a search as the API reference has it; None: with `vector` or `like`."""
         body = _search_body(query, options)
@@ -270,11 +249,11 @@ class Operations:
         answer = await self.call("POST", f"{_path(collection)}/search/batch", json=body, repeatable=True)
         return cast(list[SearchAnswer], answer["results"])
 
-    async def similar(self, collection: str, id: str, *, k: int = 10, filter: Filter | None = None) -> list[Hit]:
+    async def similar(self, collection: str, id: str, *, k: int = 10, filter: Filter | None = None) -> list[shapes.Hit]:
         """Documents that are similar to one document."""
         path = f"{_path(collection)}/similar/{quote(id, safe='')}"
         answer = await self.call("POST", path, json={"k": k, "filter": filter}, repeatable=True)
-        return cast(list[Hit], answer["hits"])
+        return cast(list[shapes.Hit], answer["hits"])
 
     async def embed(
         self, texts: Sequence[str], *, model: str = "default", input_type: Literal["query", "document"] = "document"
@@ -283,10 +262,14 @@ class Operations:
         answer = await self.call("POST", "/v1/embeddings", json=body, repeatable=True)
         return [one["embedding"] for one in answer["data"]]
 
-    async def rerank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[RankedDocument]:
+    async def rerank(
+        self, query: str, documents: Sequence[str], *, top_n: int | None = None
+    ) -> list[shapes.RankedDocument]:
         """Best first."""
         body = {"query": query, "documents": list(documents)} | ({} if top_n is None else {"top_n": top_n})
-        return cast(list[RankedDocument], (await self.call("POST", "/rerank", json=body, repeatable=True))["results"])
+        return cast(
+            list[shapes.RankedDocument], (await self.call("POST", "/rerank", json=body, repeatable=True))["results"]
+        )
 
 
 def ndjson(value: Mapping[str, Any]) -> bytes:

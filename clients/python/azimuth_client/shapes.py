@@ -65,6 +65,7 @@ class SearchAnswer(TypedDict):
     plan: Json
     degraded: list[Json]
     """Stages that could not do their part, and why."""
+    facets: NotRequired[Json]
     took_ms: float
     timings_ms: dict[str, float]
 
@@ -86,6 +87,13 @@ class SearchOptions(TypedDict, total=False):
     diversity: float
     min_confidence: float
     budget_ms: float
+    offset: int
+    sort: list[str | Json]
+    min_score: float | Json
+    fields: list[str]
+    facets: list[str | Json]
+    boost: list[Json]
+    min_revision: int
     include: list[str]
     explain: bool
     syntax: str

@@ -69,7 +69,8 @@ async def test_an_agent_finds_reads_and_asks_why(api: Edge, mode: Literal["legac
         assert (collection["name"], collection["language"], collection["fields"]) == ("papers", "en", [])
         hits = (await use(client, "search", collection="papers", query="river of b", k=1))["hits"]
         assert [(hit["id"], hit["text"]) for hit in hits] == [("b", "a river of b")]
-        only_a = await use(client, "search", collection="papers", query="river", filter={"tenant": "a"})
+        nulls = dict.fromkeys(("k", "mode", "rerank"))
+        only_a = await use(client, "search", collection="papers", query="river", filter={"tenant": "a"}, **nulls)
         assert [hit["id"] for hit in only_a["hits"]] == ["a"]
         document = await use(client, "get_document", collection="papers", id="b")
         assert (document["title"], document["metadata"], document["next_start"]) == ("B", {"tenant": "b"}, None)

@@ -1,5 +1,6 @@
 """The Python client, sync and async: each operation once, on the app itself; retries, on a service that is played."""
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from azimuth_client import ApiError, AsyncClient, Client, Unreachable
 from azimuth_client import operations as module
 from azimuth_client.operations import Operations
+from azimuth_client.shapes import SearchOptions
+from service.api.schemas.search_request import SearchBody
 from tests.edge import Edge, api_fixture
 
 api = api_fixture()
@@ -59,6 +62,23 @@ def test_both_clients_have_every_operation() -> None:
     assert all(
         inspect.signature(getattr(Client, name)) == inspect.signature(getattr(AsyncClient, name)) for name in names
     )
+
+
+def test_each_event_loop_has_connections_of_its_own() -> None:
+    """Those of a loop that was closed could not be used."""
+    client = AsyncClient("http://t", transport=httpx.MockTransport(lambda _: httpx.Response(200, json={})))
+    used = [asyncio.run(_used(client)) for _ in range(2)]
+    assert used[0] is not used[1]
+
+
+async def _used(client: AsyncClient) -> httpx.AsyncClient:
+    assert await client.alive()
+    assert client._http() is client._http()
+    return client._http()
+
+
+def test_options_of_a_search_are_those_of_the_service() -> None:
+    assert SearchOptions.__annotations__.keys() <= SearchBody.model_fields.keys() - {"query"}
 
 
 Answer = httpx.Response | Exception
