@@ -16,6 +16,7 @@ import typer
 
 from service import __version__
 from service.cli import shell
+from service.core.errors import Misconfigured
 from service.core.periodic import utc_now
 from service.runtime.processes import open_database
 from service.runtime.settings import Settings
@@ -79,7 +80,7 @@ async def _backup(settings: Settings, folder: Path) -> dict[str, Any]:
         "created_at": utc_now().isoformat(),
         "lexical": lexical,
         "versions": [
-            {"model": one.spec.model, "revision": one.spec.revision, "fingerprint": one.fingerprint}
+            {"model": one.spec.model, "revision": one.spec.revision or "", "fingerprint": one.fingerprint}
             for one in versions
             if one.written
         ],
@@ -122,8 +123,11 @@ def _check_files(backup: Path) -> None:
 
 
 def _run(command: list[str]) -> None:
-    """A program of PostgreSQL: the one that is installed, or that of the embedded server."""
-    program = shutil.which(command[0]) if os.environ.get("AZIMUTH_DATABASE_URL") else None
-    done = subprocess.run([program or programs() / command[0], *command[1:]], capture_output=True, text=True)  # noqa: S603 a fixed program
+    """A program of PostgreSQL: of the embedded server, which is the newest, or one that is installed."""
+    try:
+        program: str | Path = programs() / command[0]
+    except Misconfigured:
+        program = shutil.which(command[0]) or shell.fail(f"{command[0]} of PostgreSQL is not installed here")
+    done = subprocess.run([program, *command[1:]], capture_output=True, text=True)  # noqa: S603 a fixed program
     if done.returncode:
         shell.fail(f"{command[0]}: {done.stderr.strip()}", shell.EXIT_UNREACHABLE)
