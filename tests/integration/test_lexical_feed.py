@@ -11,17 +11,19 @@ import pytest
 
 from service.core.change_feed import ChangePage, Position
 from service.core.ids import DocumentId
+from service.core.metrics import LEXICAL_REBUILDS
 from service.core.query_syntax import ParsedQuery
 from service.store.lexical import follower as follower_module
 from service.store.lexical.follower import Follower
 from service.store.lexical.index import write_progress
 from service.store.lexical.lexicon import TantivyLexicon
+from service.store.lexical.snapshot import copy_indexes
 from service.store.postgres import change_feed as feed_of_store
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.maintenance import purge_tombstones
 from tests.contract.conftest import postgres
 from tests.integration.test_lexical_follower import progress_on_disk
-from tests.world import World, doc, later
+from tests.world import NOW, World, doc, later
 
 __all__ = ["postgres"]
 
@@ -33,10 +35,10 @@ class Followed:
 
     def __init__(self, world: World, root: Path) -> None:
         self.world = world
-        self._root = root
+        self.root = root
 
     async def start(self) -> None:
-        self.lexicon = TantivyLexicon(self._root, UUID("5a000000-0000-4000-8000-000000000004"))
+        self.lexicon = TantivyLexicon(self.root, UUID("5a000000-0000-4000-8000-000000000004"))
         self._stop = asyncio.Event()
         follower = Follower(self.lexicon, self.world.collections, self.world.changes)
         self._task = asyncio.create_task(follower.run(self._stop))
@@ -164,3 +166,32 @@ async def test_an_index_ahead_of_its_server_begins_again(followed: Followed) -> 
     async with asyncio.timeout(20):
         while followed.lexicon.lag_seconds(followed.world.collection.id) != 0 or await followed.found() != ["a", "b"]:
             await asyncio.sleep(0.02)
+
+
+async def test_several_processes_take_a_copy_over_and_a_database_without_its_mark_refuses_it(
+    followed: Followed, tmp_path: Path
+) -> None:
+    world = followed.world
+    await world.put(doc("a", "heron"))
+    await followed.found_after("a")
+    source, backup = followed.lexicon.directory, tmp_path / "backup"
+    assert await copy_indexes(source, backup, world.changes, NOW) == 1
+    for number in range(3):  # the marks of the first one go on, and the copy keeps its own
+        await world.put(doc(f"later{number}", "heron"))
+        await followed.found_after(f"later{number}")
+    rebuilds = LEXICAL_REBUILDS.labels("restored")._value.get(), LEXICAL_REBUILDS.labels("new")._value.get()
+    others = [Followed(world, tmp_path / name) for name in ("two", "three")]
+    for other in others:
+        target = other.root / source.name
+        assert await copy_indexes(backup, target, world.changes, NOW) == 1
+        assert await copy_indexes(backup, target, world.changes, NOW) == 0  # nothing is overwritten
+        await other.start()
+    for name in ("x", "y"):
+        await world.put(doc(name, "heron"))
+        for other in others:
+            assert {"a", "later0", "later2", name} <= set(await other.found_after(name))
+    assert rebuilds == (LEXICAL_REBUILDS.labels("restored")._value.get(), LEXICAL_REBUILDS.labels("new")._value.get())
+    for other in others:
+        await other.stop()
+    await world.execute("DELETE FROM lexical_indexes")
+    assert await copy_indexes(backup, tmp_path / "none", world.changes, NOW) == 0
