@@ -22,6 +22,7 @@ from service.cli import (
     backup,
     collections,
     doctor,
+    documents,
     ingest,
     judgments,
     keys,
@@ -31,6 +32,7 @@ from service.cli import (
     reindex,
     shell,
     train,
+    transfer,
     tune,
     versions,
 )
@@ -243,7 +245,10 @@ app.command()(collections.duplicates)
 app.command()(collections.clusters)
 app.command()(collections.classify)
 app.command()(collections.collections)
-app.command()(collections.export)
+app.command()(collections.jobs)
+app.add_typer(documents.app, name="documents")
+app.command()(transfer.export)
+app.command("import")(transfer.import_collection)
 app.command()(mcp.mcp)
 app.command()(plan.plan)
 app.command()(backup.backup)

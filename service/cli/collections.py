@@ -1,19 +1,14 @@
-"""Commands about whole collections: what there is, all of it as lines for `azimuth ingest`, and what vectors tell."""
+"""Commands about whole collections: what there is, what goes on, and what vectors tell."""
 
-import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from azimuth_client.operations import ndjson
-from service.cli import shell
+from service.cli import shell, tables
 
 Filter = Annotated[str | None, typer.Option("--filter", help="Only documents that pass, as JSON.")]
-EXPORTED = ("id", "title", "text", "metadata")
 
 
 def collections(as_json: shell.AsJson = False, url: shell.Url = None) -> None:
@@ -30,26 +25,19 @@ def collections(as_json: shell.AsJson = False, url: shell.Url = None) -> None:
     shell.out.print(table)
 
 
-def export(
-    collection: shell.Collection,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; default: standard output.")] = None,
-    url: shell.Url = None,
-) -> None:
-    """Write all documents, one JSON object a line in the order of their ids: what `azimuth ingest` loads.
-
-    Vectors that clients brought are not written. A file is there only when it is whole.
-    """
-    with ExitStack() as stack:
-        client = stack.enter_context(shell.connect(url))
-        draft = None if output is None else output.with_name(f"{output.name}.part")
-        stream: BinaryIO = sys.stdout.buffer if draft is None else stack.enter_context(draft.open("wb"))
-        count = 0
-        for document in client.documents(collection):
-            stream.write(ndjson({name: part for name, part in document.items() if name in EXPORTED}))
-            count += 1
-    if draft is not None and output is not None:
-        draft.replace(output)
-    shell.print_err(f"{count:,} documents", style="")
+def jobs(as_json: shell.AsJson = False, url: shell.Url = None) -> None:
+    """List what is encoded, re-indexed, indexed and calibrated, or was, and how far it is."""
+    with shell.connect(url) as client:
+        answer = client.call("GET", "/v1/jobs")
+    if as_json:
+        shell.out.print_json(data=answer)
+        return
+    table = shell.plain_table("job", "state", "phase", "progress", "started", "error")
+    for one in answer["jobs"]:
+        progress = "" if one["progress"] is None else "{done:,} of {total:,}".format_map(one["progress"])
+        error = Text(one["error"] or "")
+        table.add_row(Text(one["id"]), one["state"], one["phase"], progress, tables.local_time(one["started"]), error)
+    shell.out.print(table)
 
 
 def duplicates(

@@ -20,6 +20,9 @@ from service.client.http_client import Client
 from service.core.errors import Misconfigured
 from service.evaluation import beir
 
+HEADER = "azimuth_export"
+"""Name of the only member of the line that `azimuth export` writes before the documents."""
+
 POLL_SECONDS = 0.2
 
 
@@ -84,17 +87,24 @@ def progress_bar(screen: Console) -> Progress:
     return Progress(*columns, console=screen)
 
 
-def lines_of(source: str) -> tuple[Iterator[bytes], int | None]:
-    """NDJSON lines of a file, a BEIR folder or standard input (`-`), and their number if it is known."""
+def is_header(line: bytes) -> bool:
+    return line.startswith(b'{"%s":' % HEADER.encode())
+
+
+def lines_of(source: str, *, headers: bool = False) -> tuple[Iterator[bytes], int | None]:
+    """NDJSON lines of a file, a BEIR folder or standard input (`-`), and their number if it is known.
+
+    `headers`: with the line that `azimuth export` writes before the documents.
+    """
     if source == "-":
-        return _with_api_ids(sys.stdin.buffer), None
+        return _with_api_ids(sys.stdin.buffer, headers), None
     path = Path(source)
     if path.is_dir():
         path = path / "corpus.jsonl"
     if not path.is_file():
         raise Misconfigured(f"there is no file {path}")
     total = sum(1 for line in _file_lines(path) if line.strip())
-    return _with_api_ids(_file_lines(path)), total
+    return _with_api_ids(_file_lines(path), headers), total
 
 
 def _file_lines(path: Path) -> Iterator[bytes]:
@@ -102,10 +112,10 @@ def _file_lines(path: Path) -> Iterator[bytes]:
         yield from lines
 
 
-def _with_api_ids(lines: Iterable[bytes]) -> Iterator[bytes]:
+def _with_api_ids(lines: Iterable[bytes], headers: bool) -> Iterator[bytes]:
     """Rename BEIR's `_id` to `id`. A line that is not JSON is sent as it is: the service reports its number."""
     for line in lines:
-        if line.strip():
+        if line.strip() and (headers or not is_header(line)):
             with suppress(ValueError, TypeError, AttributeError, KeyError):
                 line = ndjson(beir.document(json.loads(line))) if b'"_id"' in line else line
             yield line

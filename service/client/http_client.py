@@ -1,11 +1,12 @@
 """The client of the commands: `azimuth_client`, patient, and with what operators do to versions."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from azimuth_client import ApiError, Retries
+from azimuth_client import ApiError, Retries, Unreachable
 from azimuth_client import Client as AzimuthClient
 from service.core.errors import Misconfigured
 from service.evaluation.beir import BeirJudgments
@@ -23,6 +24,17 @@ class Client(AzimuthClient):
             super().__init__(url, key, timeout=600.0, retries=RETRIES, certificate=certificate, trust_env=False)
         except httpx.InvalidURL as error:
             raise Misconfigured(f"{url} is no address of a service: {error}") from error
+
+    def export(self, name: str, params: dict[str, Any]) -> Iterator[bytes]:
+        """The lines of all documents, in pieces as they arrive. Unreachable where they end too early."""
+        try:
+            with self._http.stream("GET", f"/v1/collections/{name}/export", params=params) as response:
+                if not response.is_success:
+                    response.read()
+                    raise ApiError(response)
+                yield from response.iter_bytes()
+        except httpx.TransportError as error:
+            raise Unreachable(f"the export from {self.url} broke off ({error})") from error
 
     def counts(self, name: str) -> dict[str, int]:
         return self.collection(name)["counts"]

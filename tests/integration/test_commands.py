@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from azimuth_client import Client
 from service import __version__
 from tests.beir import write_pairs
+from tests.commands import azimuth
 from tests.programs import unused_port
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("AZIMUTH_")}
@@ -185,7 +188,7 @@ def test_what_is_exported_can_be_loaded_and_exported_again(address: str, tmp_pat
     for source, name, target in ((given, "first-of-two", exported), (exported, "second-of-two", again)):
         assert run_azimuth(["ingest", str(source), "-c", name, "--url", address]).returncode == 0
         assert run_azimuth(["export", "-c", name, "-o", str(target), "--url", address]).returncode == 0
-    assert [json.loads(line) for line in exported.read_bytes().splitlines()] == lines[::-1]
+    assert [json.loads(line) for line in exported.read_bytes().splitlines()[1:]] == lines[::-1]
     assert again.read_bytes() == exported.read_bytes()
     assert run_azimuth(["export", "-c", "first-of-two", "--url", address]).stdout.encode() == exported.read_bytes()
     listed = json.loads(run_azimuth(["collections", "--json", "--url", address]).stdout)["collections"]
@@ -209,6 +212,52 @@ def test_what_vectors_tell_has_commands(address: str, tmp_path: Path) -> None:
     found = json.loads(run_azimuth(["classify", "--json", *labels, *at]).stdout)["results"]
     assert [one["label"] for one in found] == ["the stars", "the stars", "a bread"]
     assert run_azimuth(["classify", "--label", "one", *at]).returncode == 2
+
+
+def test_an_imported_collection_is_equal(address: str, tmp_path: Path) -> None:
+    embedder = {"model": "external", "dimensions": 3, "identity": "x"}
+    settings: dict[str, Any] = {"embedder": embedder, "candidates": 7, "indexed": ["n"]}
+    documents: list[Any] = [
+        {"id": f"d{n}", "text": f"text {n}", "metadata": {"n": n}, "vector": [n, 1, -n]} for n in range(9)
+    ]
+    first, second = tmp_path / "first.ndjson", tmp_path / "second.ndjson"
+    url = ("--url", address)
+    with Client(address) as client:
+        client.put_collection("exported", settings)
+        client.write("exported", documents)
+        assert azimuth("export", "-c", "exported", "-o", str(first), *url).exit_code == 0
+        outcomes = [azimuth("import", str(first), "-c", "imported", "--json", *url) for _ in range(2)]
+        assert [json.loads(one.stdout)["created"] for one in outcomes] == [9, 0]
+        assert json.loads(outcomes[1].stdout)["unchanged"] == 9
+        assert azimuth("export", "-c", "imported", "-o", str(second), *url).exit_code == 0
+        assert second.read_bytes() == first.read_bytes()
+        assert client.collection("imported")["settings"] == client.collection("exported")["settings"]
+        client.put_collection("another", {**settings, "embedder": {**embedder, "identity": "y"}})
+    other = azimuth("import", str(first), "-c", "another", *url)
+    assert (other.exit_code, "another embedder" in other.stderr) == (2, True)
+    second.write_text("{}\n")
+    assert azimuth("import", str(second), "-c", "imported", *url).exit_code == 2
+
+
+def test_documents_are_listed_read_counted_and_deleted(address: str) -> None:
+    with Client(address) as client:
+        client.put_collection("by-command")
+        client.write("by-command", [{"id": id_, "title": f"[b]{id_}", "text": "x"} for id_ in "abc"])
+
+    def documents(*words: str) -> tuple[int, str]:
+        done = azimuth("documents", words[0], "-c", "by-command", "--url", address, *words[1:])
+        return done.exit_code, done.stdout
+
+    assert [one["id"] for one in json.loads(documents("list", "--json", "--limit", "2")[1])["documents"]] == ["a", "b"]
+    assert "[b]c" in documents("list", "--filter", '{"$id": {"$gt": "b"}}')[1]
+    assert documents("count") == (0, "3\n")
+    code, found = documents("get", "a", "nobody", "--vectors")
+    assert (code, json.loads(found)["documents"][0].keys() >= {"text", "vectors"}) == (1, True)
+    assert documents("delete")[0] == 2
+    assert documents("delete", "a", "nobody") == (1, "1 deleted\n")
+    assert documents("delete", "--filter", '{"$id": "b"}') == (0, "1 deleted\n")
+    assert json.loads(azimuth("jobs", "--json", "--url", address).stdout).keys() == {"jobs"}
+    assert azimuth("jobs", "--url", address).exit_code == 0
 
 
 def test_the_version_is_told() -> None:
