@@ -18,17 +18,14 @@ T = TypeVar("T")
 
 
 class Options(TypedDict, total=False):
-    """Of both clients."""
+    """`timeout`: seconds until an answer begins (60). `certificate`: a PEM file that is trusted besides the usual
+    authorities. `transport`: one of httpx, instead of the network. `trust_env`: whether its proxies are used."""
 
     timeout: float
-    """Seconds until an answer begins; 60."""
     retries: Retries
     certificate: Path | str | None
-    """A PEM file that is trusted besides the usual authorities."""
     transport: Any
-    """One of httpx, instead of the network."""
     trust_env: bool
-    """Whether proxies of the environment are used."""
 
 
 def _httpx_options(url: str, key: str | None, options: Options) -> dict[str, Any]:

@@ -19,10 +19,8 @@ BATCH_DOCUMENTS = 500
 """Documents per request of an import: few enough that a broken connection costs little, enough to be fast."""
 BATCH_BYTES = 8 * 2**20
 """A request also ends when its lines reach this size."""
-PAGE = 100
-"""Documents that are read at once."""
-FETCH = 1_000
-"""Most ids in one request."""
+PAGE, FETCH = 100, 1_000
+"""Documents that are read at once, and most ids in one request."""
 LONGEST_PAUSE = 60.0
 
 Documents = Iterable[Document | bytes] | AsyncIterable[Document | bytes]
@@ -255,21 +253,15 @@ class Operations(ABC):
         answer = await self.call("POST", path, json={"k": k, "filter": filter}, repeatable=True)
         return cast(list[shapes.Hit], answer["hits"])
 
-    async def embed(
-        self, texts: Sequence[str], *, model: str = "default", input_type: Literal["query", "document"] = "document"
-    ) -> list[list[float]]:
-        body = {"input": list(texts), "model": model, "input_type": input_type}
+    async def embed(self, texts: Sequence[str], *, model: str = "default", query: bool = False) -> list[list[float]]:
+        body = {"input": list(texts), "model": model, "input_type": "query" if query else "document"}
         answer = await self.call("POST", "/v1/embeddings", json=body, repeatable=True)
         return [one["embedding"] for one in answer["data"]]
 
-    async def rerank(
-        self, query: str, documents: Sequence[str], *, top_n: int | None = None
-    ) -> list[shapes.RankedDocument]:
-        """Best first."""
+    async def rerank(self, query: str, documents: Sequence[str], *, top_n: int | None = None) -> list[Json]:
+        """`index` and `relevance_score` of the documents, best first."""
         body = {"query": query, "documents": list(documents)} | ({} if top_n is None else {"top_n": top_n})
-        return cast(
-            list[shapes.RankedDocument], (await self.call("POST", "/rerank", json=body, repeatable=True))["results"]
-        )
+        return cast(list[Json], (await self.call("POST", "/rerank", json=body, repeatable=True))["results"])
 
 
 def ndjson(value: Mapping[str, Any]) -> bytes:

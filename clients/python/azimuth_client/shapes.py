@@ -145,8 +145,3 @@ class Collection(TypedDict):
     active_version: int
     versions: list[Json]
     lexical_lag_seconds: float | None
-
-
-class RankedDocument(TypedDict):
-    index: int
-    relevance_score: float
