@@ -8,7 +8,7 @@ import pytest
 from conftest import KEY
 
 PAGE = (Path(__file__).parents[2] / "docs" / "clients.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^### (.+?)\n.*?```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
+EXAMPLES = re.findall(r"^### ([^\n]+)\n(?:(?!^###? ).)*?```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
 ROWS = re.findall(r"^\| `([\w.-]+)` \| ([\d.]+) \|", PAGE, re.MULTILINE)
 
 
