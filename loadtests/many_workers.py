@@ -6,7 +6,6 @@ connections of its own. So two cores can show up to 32 of them: what is left is 
 
 import argparse
 import asyncio
-import os
 import time
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -86,22 +85,15 @@ async def measure(place: Sandbox, counts: list[int], seconds: float, batch: int,
         for workers in counts:
             wanted = round(workers * rate * seconds * 1.5 / COLLECTIONS) + batch
             versions = [await fill(stores[0], f"w{workers}-{at}", wanted) for at in range(COLLECTIONS)]
-            processor, until = sum(os.times()[:2]), time.monotonic() + seconds
-            works = [
-                work(stores[at], versions, f"worker {at}", batch, rate, until + batch / rate) for at in range(workers)
-            ]
-            started = time.monotonic()
-            found = await asyncio.gather(*works)
-            elapsed = time.monotonic() - started
-            done, claims, encoding, writes = (sum(column) for column in zip(*found, strict=True))
-            total, busy = claims + encoding + writes, (sum(os.times()[:2]) - processor) / elapsed
-            rows.append(
-                (workers, done / elapsed, 100 * claims / total, 100 * writes / total, 100 * encoding / total, busy)
-            )
+            until = time.monotonic() + seconds
+            works = [work(stores[at], versions, f"worker {at}", batch, rate, until) for at in range(workers)]
+            done, claims, encoding, writes = (sum(one) for one in zip(*await asyncio.gather(*works), strict=True))
+            total = claims + encoding + writes
+            rows.append((workers, done / (total / workers), *(100 * one / total for one in (claims, writes, encoding))))
             for version in versions:
                 await stores[0].collections.delete(version.collection_id)
     heading(f"{rate:g} documents a second for a worker, {batch} at once, {COLLECTIONS} collections")
-    heads = ("workers", "documents/s", "claims, % of the time", "writes, %", "encoding, %", "cores of the clients")
+    heads = ("workers", "documents/s", "claims, % of the time", "writes, %", "encoding, %")
     table(heads, [(workers, *(f"{one:.1f}" for one in others)) for workers, *others in rows])
 
 
