@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import math
+import os
 import tarfile
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -180,3 +181,15 @@ def test_long_texts_are_cut_and_lose_nothing(text: str) -> None:
     assert "".join("".join(one["text"] for one in parts).split()) == "".join(text.split())
     assert all(len(one["text"]) <= 20 for one in parts)
     assert len({one["id"] for one in parts}) == len(parts)
+
+
+def test_without_the_extra_it_is_named_and_the_rest_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for library in ("markitdown", "pypdfium2", "pyarrow"):
+        (tmp_path / "without" / library).mkdir(parents=True)
+        (tmp_path / "without" / library / "__init__.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'without'}{os.pathsep}{os.getcwd()}")
+    kinds = files.folder_of_all_kinds(tmp_path / "root")
+    _, reader = documents(tmp_path / "root")
+    needs = (".html", ".pdf", ".docx", ".pptx", ".xlsx", ".epub", ".parquet")
+    assert set(reader.problems) == {name for name in kinds if name.endswith(needs)}
+    assert all("pip install 'azimuth-search[files]'" in reason for reason in reader.problems.values())
