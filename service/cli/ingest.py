@@ -143,8 +143,7 @@ def _tell(loaded: LoadResult, reader: FileReader, any_read: bool, deleted: int, 
         told = {"files": len(reader.read), "not_read": reader.problems, "skipped": reader.skipped}
         shell.out.print_json(data={**counts, **told, "errors": loaded.errors})
     else:
-        words = [f"{count} {what}" for what, count in counts.items()]
-        words += [f"{len(reader.read)} files read"] * bool(reader.read)
-        words += [f"{len(reader.problems)} not read"] * bool(reader.problems)
-        shell.print_out(", ".join(words))
+        files = {"files read": len(reader.read), "not read": len(reader.problems)}
+        counts |= {what: count for what, count in files.items() if count}
+        shell.print_out(", ".join(f"{count} {what}" for what, count in counts.items()))
     raise typer.Exit(EXIT_PARTIAL if loaded.counts["refused"] or reader.problems or not any_read else 0)

@@ -102,7 +102,7 @@ class ComputationTurns:
 def _start(memory_bytes: int) -> subprocess.Popen[bytes]:
     # Not by asyncio: uvloop forks, which copies the page tables of a process that holds models, for .1 s on the loop.
     return subprocess.Popen(  # noqa: S603  our own module
-        (sys.executable, "-m", __name__, str(memory_bytes)),
+        (sys.executable, "-W", "ignore", "-m", __name__, str(memory_bytes)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | _ONE_THREAD,

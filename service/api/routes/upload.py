@@ -38,6 +38,9 @@ FILES_IN_FILTER = 50
 READ_AT_ONCE = 100
 """Documents that go from the reader to ingest together."""
 _SOURCE_NAME = "upload"
+_FILE = {"type": "string", "format": "binary"}
+_FILES = {"type": "array", "maxItems": MAX_FILES, "items": _FILE}
+_FORM = {"type": "object", "properties": {"file": _FILES}}
 
 router = collection_router("/documents/upload", "documents", route_class=UploadRoute)
 
@@ -75,24 +78,7 @@ class UploadedAnswer(TypedDict):
     summary="Write the documents of files",
     responses=problems.error_responses(400, 413, 415, 429),
     openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                MULTIPART: {
-                    "schema": {
-                        "type": "object",
-                        "properties": {
-                            "file": {
-                                "type": "array",
-                                "maxItems": MAX_FILES,
-                                "items": {"type": "string", "format": "binary"},
-                            }
-                        },
-                    }
-                },
-                "*/*": {"schema": {"type": "string", "format": "binary"}},
-            },
-        }
+        "requestBody": {"required": True, "content": {MULTIPART: {"schema": _FORM}, "*/*": {"schema": _FILE}}}
     },
 )
 async def upload(

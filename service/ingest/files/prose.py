@@ -14,13 +14,8 @@ from service.ingest.files.found import FoundFile, Unreadable
 MAX_TEXT = 500_000
 """Characters of one document; longer texts become several, cut between paragraphs where there are any."""
 MAX_HEADINGS, MAX_HEADING = 100, 200
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
+_MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _SAMPLE_BYTES = 65_536
 _HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
 _SLIDE = re.compile(r"^<!-- Slide number: (\d+) -->$", re.MULTILINE)
@@ -31,9 +26,8 @@ def encoding_of(path: Path) -> str:
     """Unreadable where the bytes are no text in any encoding that could be recognized."""
     with path.open("rb") as file:
         start = file.read(_SAMPLE_BYTES)
-        for mark, encoding in _MARKS:
-            if start.startswith(mark):
-                return encoding
+        if marked := next((encoding for mark, encoding in _MARKS.items() if start.startswith(mark)), None):
+            return marked
         if b"\0" in start:
             raise Unreadable("is not text, whatever its name says")
         decoder, part = codecs.getincrementaldecoder("utf-8")(), start
@@ -86,10 +80,6 @@ def read_text(found: FoundFile, metadata: Mapping[str, Any]) -> Documents:
     return in_parts(found, "", decoded(found.path), metadata)
 
 
-def _read_markdown(found: FoundFile, metadata: Mapping[str, Any]) -> Documents:
-    return _markdown(found, decoded(found.path), "", metadata)
-
-
 def _markdown(found: FoundFile, text: str, title: str, metadata: Mapping[str, Any]) -> Documents:
     """Its title is the given one, that of its front matter, or its first heading."""
     front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
@@ -109,9 +99,8 @@ def _convert(name: str, data: Any, suffix: str) -> Any:
     import markitdown.converters
     from markitdown import StreamInfo
 
-    return getattr(markitdown.converters, f"{name}Converter")().convert(
-        data, StreamInfo(extension=suffix, charset="utf-8")
-    )
+    converter = getattr(markitdown.converters, f"{name}Converter")()
+    return converter.convert(data, StreamInfo(extension=suffix, charset="utf-8"))
 
 
 def _office(converter: str) -> Callable[[FoundFile, Mapping[str, Any]], Documents]:
@@ -173,11 +162,8 @@ def _read_mail(found: FoundFile, metadata: Mapping[str, Any]) -> Documents:
 
 
 READERS: dict[str, Callable[[FoundFile, Mapping[str, Any]], Documents]] = {
-    ".md": _read_markdown,
-    ".markdown": _read_markdown,
-    ".html": _read_html,
-    ".htm": _read_html,
-    ".xhtml": _read_html,
+    **dict.fromkeys((".md", ".markdown"), lambda found, told: _markdown(found, decoded(found.path), "", told)),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), _read_html),
     ".docx": _office("Docx"),
     ".xlsx": _office("Xlsx"),
     ".epub": _office("Epub"),
