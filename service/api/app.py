@@ -111,6 +111,7 @@ def create_app(service: Service, around: Sequence[Middleware] = ()) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         openapi_url="/openapi.json" if service.docs else None,
+        generate_unique_id_function=reference.operation_id,
         middleware=[
             *around,
             *_protections(service.allowed_hosts, service.cors_origins, service.keys),

@@ -4,8 +4,10 @@ from dataclasses import is_dataclass
 from importlib.resources import files
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -38,6 +40,26 @@ Errors are RFC 9457 problem documents (`application/problem+json`) of one shape,
 `X-Request-ID`. Unknown fields are errors, and nothing is coerced.
 """
 
+TAGS = {
+    "collections": "Named sets of documents, their settings, aliases and copies.",
+    "documents": "Write, read, count, export and delete.",
+    "search": "Searches of every kind, and counts of values.",
+    "versions": "Embedder versions, their indexes, promotion and roll back.",
+    "jobs": "What goes on for longer than a request.",
+    "judgments": "A collection's own test set.",
+    "truth": "How good the answers are.",
+    "recall": "What the index misses.",
+    "geometry": "Whether vectors make sense.",
+    "analysis": "Duplicates, clusters and classes of documents.",
+    "audit": "Who changed what, and on which evidence.",
+    "models": "Embeddings and reranking.",
+    "other APIs": "The routes of other services, for their clients.",
+    "operations": "Whether the service lives and is ready, and its metrics.",
+}
+KEPT = frozenset({"CollectionBody", "ChunkingBody", "FusionBody", "RerankingBody"})
+"""Bodies of settings: what is left out of them keeps its value, so they have no defaults."""
+COMMON_VERBS = frozenset({"get", "put", "delete", "change", "patch", "write", "retry", "register", "rebuild"})
+"""Names of handlers that say nothing without their resource."""
 _ASSETS = "/console/swagger"
 _SECURITY_SCHEME = "ApiKey"
 _DOMAIN_VALUES = {
@@ -62,18 +84,26 @@ _DOMAIN_VALUES = {
 
 def describe(app: FastAPI) -> dict[str, Any]:
     """The document at `/openapi.json`."""
-    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        servers=[{"url": "/"}],
+        license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        tags=[{"name": name, "description": text} for name, text in TAGS.items()],
+    )
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for shape in (problems.Problem, Refusal, DocumentsBody):  # no handler's signature has these
         schema = TypeAdapter[Any](shape).json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
         schemas.update(schema.pop("$defs", {}) | {shape.__name__: schema})
-    for body in (schema for name, schema in schemas.items() if name.endswith("Body")):
-        for name in body["properties"].keys() - set(body.get("required", ())):  # null is the default: `RequestBody`
-            field = body["properties"][name]
-            if {"type": "null"} not in field.get("anyOf", ()):
-                about = {key: field.pop(key) for key in ("title", "description", "default", "examples") if key in field}
-                body["properties"][name] = about | {"anyOf": [field, {"type": "null"}]}
+    for name, body in schemas.items():
+        if name.endswith("Body"):
+            body["properties"] = {
+                field: schema if field in body.get("required", ()) else _optional(schema, kept=name in KEPT)
+                for field, schema in body["properties"].items()
+            }
     for name in schemas.keys() & _DOMAIN_VALUES:  # answers have all of their fields, also those with a default
         schemas[name]["required"] = list(schemas[name]["properties"])
     components["securitySchemes"] = {
@@ -91,7 +121,34 @@ def describe(app: FastAPI) -> dict[str, Any]:
             if path not in OPEN_PATHS or method == "post":
                 operation["responses"] |= {"401": common["401"], "403": common["403"]} | operation["responses"]
                 operation["security"] = [{_SECURITY_SCHEME: []}, {}]
+            else:
+                operation["security"] = []
     return document
+
+
+def _optional(schema: dict[str, Any], *, kept: bool) -> dict[str, Any]:
+    """An optional field of a body, in which null stands for the default (`RequestBody`).
+
+    Generated clients send the defaults that they know, and what is sent is no longer left out: a setting that was to be
+    kept is reset, and a mode that was to fit the query contradicts it. So defaults are told in words.
+    """
+    default = schema.pop("default", None)
+    if default is not None and default != [] and default != {} and not kept:
+        told = f"Default: `{orjson.dumps(default).decode()}`."
+        schema["description"] = f"{schema['description']} {told}" if "description" in schema else told
+    about = {key: schema.pop(key) for key in ("title", "description", "examples") if key in schema}
+    if not schema or {"type": "null"} in schema.get("anyOf", ()):
+        return about | schema
+    return about | {"anyOf": [schema, {"type": "null"}]}
+
+
+def operation_id(route: APIRoute) -> str:
+    """The name of the handler; before that of a verb the resource that it is about, where several have the verb."""
+    name, resource = route.name, route.endpoint.__module__.rpartition(".")[2]
+    if name in COMMON_VERBS:
+        return f"{name}_{resource}"
+    first = route.path.split("/")[1]
+    return f"{name}_{first}" if name in ("cohere_embed", "rerank") and first in ("v1", "v2") else name
 
 
 def install(app: FastAPI) -> None:

@@ -37,7 +37,7 @@ class ClustersBody(RequestBody):
     filter: FilterField | None = None
 
 
-class ExampleBody(RequestBody):
+class LabelledBody(RequestBody):
     label: LabelField
     id: DocumentIdField | None = None
     text: QueryText | None = None
@@ -54,7 +54,7 @@ class ClassificationBody(RequestBody):
 
     labels: Annotated[list[LabelField], Field(min_length=2, max_length=100)] | None = None
     examples: (
-        Annotated[list[ExampleBody], Field(min_length=2, max_length=MAX_EXAMPLES), in_groups(MAX_EXAMPLES)] | None
+        Annotated[list[LabelledBody], Field(min_length=2, max_length=MAX_EXAMPLES), in_groups(MAX_EXAMPLES)] | None
     ) = None
     texts: Annotated[list[QueryText], Field(min_length=1, max_length=100)] | None = None
     filter: FilterField | None = None

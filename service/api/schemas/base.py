@@ -130,9 +130,6 @@ def in_groups(max_length: int, size: int = 500) -> WrapValidator:
 class OneOfBody(RequestBody):
     """Exactly one of the fields in `alternatives` must be there."""
 
-    model_config = ConfigDict(
-        json_schema_extra=lambda schema, kind: schema.update(oneOf=[{"required": [one]} for one in kind.alternatives])
-    )
     alternatives: ClassVar[tuple[str, ...]]
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from service.api.schemas.base import MAX_DIMENSIONS, CollectionNameField, RequestBody, Text, VersionNumberField, text_as
@@ -124,6 +124,8 @@ class DeclaredFieldBody(RequestBody):
 
 class CollectionBody(RequestBody):
     """Settings of a collection. What is left out keeps its value, or gets its default in a new collection."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"language": "en", "indexed": ["year"]}]})
 
     embedder: EmbedderField = EmbedderBody()
     language: Annotated[str, Field(max_length=32, description="Decides stemming and stop words.")] = _DEFAULTS.language

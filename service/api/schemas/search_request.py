@@ -61,7 +61,7 @@ def _number(value: Any) -> Any:
 
 
 Revision = Annotated[
-    int, BeforeValidator(_number, json_schema_input_type=int | RevisionText), Field(ge=0, le=MAX_REVISION)
+    int, Field(ge=0, le=MAX_REVISION), BeforeValidator(_number, json_schema_input_type=int | RevisionText)
 ]
 """As a number, or as the text of the header that it came in."""
 
@@ -104,8 +104,6 @@ class LikeBody(RequestBody):
 
 class QueryBody(RequestBody):
     """One of several queries: words, a vector in the space of the version, or both."""
-
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["query"]}, {"required": ["vector"]}]})
 
     query: QueryText | None = None
     vector: VectorField | None = None
@@ -221,7 +219,7 @@ class SearchBody(ResultOptionsBody):
     `sort` alone, which lists the documents that pass the filter."""
 
     model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": [name]} for name in ("query", "vector", "queries", "like", "sort")]}
+        json_schema_extra={"examples": [{"query": "cancel a task", "k": 3, "filter": {"kind": "function"}}]}
     )
 
     query: QueryText | None = None

@@ -35,11 +35,22 @@ BODIES: dict[str, Json] = {
         "typos": {},
         "fusion": {"method": "rrf"},
         "rerank": {},
+        "min_score": {"score": 0.1},
+        "context": {"before": 1},
+        "boost": [{"filter": {"year": 1}}],
+        "facets": [{"field": "year"}],
     },
     "POST /v1/collections/{collection}/search/batch": {
         "searches": [{"queries": [{"query": "some"}, {"query": "text"}]}, {"like": {"positive": [{"id": "a"}]}}]
     },
     "POST /v1/collections/{collection}/similar/{id}": {},
+    "POST /v1/collections/{collection}/facets": {"facets": [{"field": "year"}]},
+    "POST /v1/collections/{collection}/duplicates": {},
+    "POST /v1/collections/{collection}/clusters": {},
+    "POST /v1/collections/{collection}/classify": {
+        "examples": [{"label": "x", "id": "a"}, {"label": "y", "id": "b"}],
+        "texts": ["some text"],
+    },
     "POST /v1/collections/{collection}/judgments": {"queries": [QUERY], "qrels": [QREL]},
     "POST /v1/collections/{collection}/evaluate": {"queries": [QUERY], "qrels": [QREL], "modes": ["lexical"]},
     "POST /v1/collections/{collection}/versions": {"embedder": {"model": "hashing:64"}, "chunking": {}, "index": {}},
@@ -186,4 +197,7 @@ async def test_the_document_says_so() -> None:
     for name, schema in SCHEMAS.items():
         if name.endswith("Body"):
             for field in schema["properties"].keys() - set(schema.get("required", ())):
-                assert {"type": "null"} in schema["properties"][field]["anyOf"], f"{name}.{field}"
+                described = schema["properties"][field]
+                anything = not described.keys() - {"title", "description", "examples"}
+                assert anything or {"type": "null"} in described["anyOf"], f"{name}.{field}"
+                assert "default" not in described, "a generated client would send it"

@@ -194,6 +194,13 @@ async def test_the_openapi_document_has_errors_keys_and_both_kinds_of_bodies(api
     assert refusal["schema"] == {"$ref": "#/components/schemas/Refusal"}
     assert "checks" in schemas["Refusal"]["properties"]
     assert "HTTPValidationError" not in schemas
+    named = [operation["operationId"] for operations in paths.values() for operation in operations.values()]
+    assert len(set(named)) == len(named)
+    assert all(len(one) < 24 for one in named)
+    assert not [name for name in schemas if "__" in name], "two shapes have one name"
+    used = {tag for operations in paths.values() for operation in operations.values() for tag in operation["tags"]}
+    assert used == {tag["name"] for tag in document["tags"]}
+    assert (document["servers"], document["info"]["license"]["identifier"]) == ([{"url": "/"}], "Apache-2.0")
     search = schemas["SearchBody"]
     assert search["additionalProperties"] is False
     assert search["properties"]["rerank"]["anyOf"][0] == {"type": "boolean"}
