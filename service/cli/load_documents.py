@@ -67,12 +67,12 @@ def load(
 
 
 def _wait_until_searchable(client: Client, collection: str, progress: Progress) -> None:
-    """Return when no document waits for the embedder and the lexical index has caught up."""
+    """Return when no document waits for the embedder, unless for clients, and the lexical index has caught up."""
     total = 0
     task = progress.add_task("encoded", total=None)
     while True:
         state = client.call("GET", f"/v1/collections/{collection}")
-        pending = state["counts"]["pending"]
+        pending = 0 if state["settings"]["embedder"]["model"] == "external" else state["counts"]["pending"]
         total = max(total, pending)
         if not pending and state["lexical_lag_seconds"] == 0:
             progress.update(task, total=total, completed=total)

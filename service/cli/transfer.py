@@ -62,8 +62,7 @@ def import_collection(
         there = _described(client.ensure_collection(collection, header["settings"]))
         if there["fingerprint"] != header["fingerprint"]:
             shell.fail(f"{collection} has another embedder than the collection that was exported")
-        external = there["settings"]["embedder"]["model"] == "external"
-        loaded = load_documents.load(client, collection, lines, None, shell.err, wait=wait and not external)
+        loaded = load_documents.load(client, collection, lines, None, shell.err, wait=wait)
     for error in loaded.errors[:20]:
         shell.print_err(f"document {error['line']}: {error['error']}")
     shown = ", ".join(f"{count} {what}" for what, count in loaded.counts.items())

@@ -21,10 +21,9 @@ from service.core.filters import And, Filter
 from service.core.ids import DocumentId
 from service.core.portions import portions
 
-FIRST_ROWS, PAGE_CHARACTERS = 16, 4_000_000
-"""Documents that are read first, then four times as many; and the characters of texts after which a page ends."""
-CHARACTERS_WITH_VECTORS = 500_000
-"""The same where vectors come with them, which have about ten times as many digits."""
+PAGE_BOUNDS = {False: (16, 4_000_000), True: (2, 500_000)}
+"""Documents that are read first (at least two), then four times as many; and the characters of texts after which a page
+ends. With vectors less: they have about ten times as many digits as their texts have characters."""
 
 router = collection_router("", "documents", route_class=QueryRoute)
 
@@ -136,8 +135,8 @@ async def _page(
 ) -> tuple[Sequence[StoredDocument], bool]:
     """The next documents, `limit` of them or fewer where they are large; and whether there are more."""
     rows: list[StoredDocument] = []
-    characters, most = 0, FIRST_ROWS
-    while len(rows) <= limit and characters < (CHARACTERS_WITH_VECTORS if with_vectors else PAGE_CHARACTERS):
+    characters, (most, enough) = 0, PAGE_BOUNDS[with_vectors]
+    while len(rows) <= limit and characters < enough:
         wanted = min(most, limit + 1 - len(rows))
         part = await service.documents.page(collection.id, rows[-1].id if rows else after, wanted, where)
         rows += part
@@ -169,7 +168,8 @@ async def _answers(
     read = {one.id: one for one in documents}
     if newer := {one.document_id for one, _ in chunks if one.content_revision > read[one.document_id].content_revision}:
         read |= await service.documents.get(collection.id, list(newer))  # they were written between the two look-ups
-    return await off_loop(0, schemas.answers_with_vectors, read.values(), include, chunks, version.spec.external)
+    size = 10 * len(chunks) * version.dimensions
+    return await off_loop(size, schemas.answers_with_vectors, read.values(), include, chunks, version.spec.external)
 
 
 def _filter_from_url(text: str | None, collection: Collection) -> Filter | None:

@@ -1,6 +1,7 @@
 """What a key sees of a service: its collections, its documents, its rate."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -87,6 +88,25 @@ async def test_other_collections_do_not_exist(api: Edge) -> None:
             assert there.status_code == nowhere.status_code in (404, 415, 422), route
             same = [one.json() | {"request_id": ""} for one in (there, nowhere)]
             assert str(same[0]).replace("private", "nowhere") == str(same[1])
+
+
+async def test_a_key_exports_what_it_sees_and_may_be_bound_to_ids(api: Edge, store: FakeApiKeys) -> None:
+    await store.create(key("of-ids", "write", collections=("papers",), filter={"$id": {"$in": ["b", "new"]}}), "tests")
+    await api.service.keys.refresh()
+    for secret, visible in (("bound", ["a"]), ("of-ids", ["b"]), ("some", ["a", "b", "c"])):
+        answer = await use(api, secret).client.get("/v1/collections/papers/export", params={"vectors": "true"})
+        assert [json.loads(line)["id"] for line in answer.content.splitlines()] == visible
+        found = await api.post(
+            "/v1/collections/papers/documents/fetch", {"ids": ["a", "b", "c"], "include": ["vectors"]}
+        )
+        assert [one["id"] for one in found["documents"]] == visible
+        assert {hit["id"] for hit in (await api.search("river"))["hits"]} == set(visible)
+    use(api, "of-ids")
+    documents = "/v1/collections/papers/documents"
+    assert_problem(await api.client.post(documents, json={"documents": [{"id": "d", "text": "x"}]}), 403)
+    assert (await api.post(documents, {"documents": [{"id": "new", "text": "x"}]}))["created"] == 1
+    assert_problem(await api.client.delete(f"{documents}/a"), 404)
+    assert await api.post("/v1/collections/papers/count") == {"count": 2}
 
 
 async def test_an_alias_widens_no_key(api: Edge) -> None:

@@ -90,12 +90,13 @@ async def test_a_wrong_export_is_a_problem_before_it_begins(api: Edge, query: st
 
 
 async def test_an_export_of_many_pages_has_each_document_once(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(document_reads, "PAGE_CHARACTERS", 40)
-    monkeypatch.setattr(document_reads, "FIRST_ROWS", 2)
+    monkeypatch.setattr(document_reads, "PAGE_BOUNDS", {False: (2, 40), True: (2, 20)})
     documents = [{"id": f"{number:03d}", "text": "x" * (number % 30 + 1)} for number in range(97)]
     await api.fill(documents)
-    exported = await lines(api, PATH)
-    assert [(one["id"], one["text"]) for one in exported] == [(one["id"], one["text"]) for one in documents]
+    for vectors in (False, True):
+        exported = await lines(api, PATH, vectors=vectors)
+        assert [(one["id"], one["text"]) for one in exported] == [(one["id"], one["text"]) for one in documents]
+        assert all(("vectors" in one) == vectors for one in exported)
 
 
 async def test_an_export_of_what_is_deleted_meanwhile_breaks_off(api: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
