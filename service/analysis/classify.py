@@ -69,7 +69,7 @@ def _by_regression(examples: Vectors, answers: npt.NDArray[np.intp], targets: Ve
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=_REGULARISATION, max_iter=300))
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=_REGULARISATION, max_iter=100))
     return np.asarray(model.fit(examples, answers).predict_proba(targets), np.float64)
 
 

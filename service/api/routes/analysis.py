@@ -18,7 +18,8 @@ from service.api.schemas.base import (
     parse_filter,
 )
 
-MAX_EXAMPLES = 2_000
+MAX_LABELS, MAX_EXAMPLES = 100, 2_000
+"""Learning takes seconds for each, and longer with their product."""
 router = collection_router("", "analysis", 409, 429, route_class=QueryRoute)
 
 LabelField = Annotated[QueryText, Field(max_length=1_000)]
@@ -52,7 +53,7 @@ class LabelledBody(RequestBody):
 class ClassificationBody(RequestBody):
     """Labels by their texts alone, or examples of them; for texts, or for documents that pass the filter."""
 
-    labels: Annotated[list[LabelField], Field(min_length=2, max_length=100)] | None = None
+    labels: Annotated[list[LabelField], Field(min_length=2, max_length=MAX_LABELS)] | None = None
     examples: (
         Annotated[list[LabelledBody], Field(min_length=2, max_length=MAX_EXAMPLES), in_groups(MAX_EXAMPLES)] | None
     ) = None
@@ -64,9 +65,10 @@ class ClassificationBody(RequestBody):
     def _one_way(self) -> Self:
         if (self.labels is None) == (self.examples is None):
             raise ValueError("give labels or examples")
-        names = self.labels or [one.label for one in self.examples or ()]
-        if len(set(names)) < (len(names) if self.labels else 2):
-            raise ValueError("a label is there twice" if self.labels else "give examples of at least two labels")
+        if self.labels is not None and len(set(self.labels)) < len(self.labels):
+            raise ValueError("a label is there twice")
+        if self.examples is not None and not 2 <= len({one.label for one in self.examples}) <= MAX_LABELS:
+            raise ValueError(f"give examples of 2 to {MAX_LABELS} labels")
         if self.texts is not None and self.filter is not None:
             raise ValueError("texts are not filtered: give one or the other")
         return self

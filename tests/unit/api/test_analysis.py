@@ -55,6 +55,7 @@ async def test_texts_and_documents_get_labels(api: Edge) -> None:
         ("classify", {"labels": ["one"]}, "labels"),
         ("classify", {"labels": ["one", "one"]}, None),
         ("classify", {"examples": [{"id": "a", "label": "x"}, {"id": "b", "label": "x"}]}, None),
+        ("classify", {"examples": [{"id": "a", "label": str(at)} for at in range(101)]}, None),
         ("classify", {"examples": [{"id": "a", "label": "x"}, {"id": "zz", "label": "y"}]}, "examples.1.id"),
         ("classify", {"examples": [{"label": "x"}, {"id": "a", "label": "y"}]}, "examples.0"),
         ("classify", {"labels": ["one", "two"], "texts": ["a"], "filter": {"kind": True}}, None),
