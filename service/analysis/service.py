@@ -26,7 +26,7 @@ MAX_DOCUMENTS, MAX_VALUES = 50_000, 16_000_000
 """Documents that one computation reads, and numbers that their vectors have: 64 MB."""
 NAMING_DOCUMENTS, NAMING_CHARACTERS = 2_000, 2_000
 """Documents whose texts name clusters, and what is read of each."""
-_PAGE, _TEXTS_AT_ONCE = 1_000, 50
+_PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +118,13 @@ class AnalysisService:
         """Groups of documents with the ids of `members`. The names of many are made of a part of the texts."""
         async with self.turns.child() as process:
             version, ids, rows, complete = await self._read(collection, where)
-            texts = await self._texts(collection, ids[:: max(1, -(-len(ids) // NAMING_DOCUMENTS))])
-            of_rows = {row: texts[id_] for row, id_ in enumerate(ids) if id_ in texts}
-            found = await process.run(clusters.find_clusters, rows, of_rows, count, words)
-        named = (
-            NamedCluster(len(one.members), one.words, tuple(ids[row] for row in one.members[:members])) for one in found
-        )
-        return Clusters(version.number, len(ids), complete, tuple(named))
+            row_of = {id_: row for row, id_ in enumerate(ids)}
+            named = self.sampling.documents(collection, ids[:: max(1, -(-len(ids) // NAMING_DOCUMENTS))])
+            texts = {row_of[one.id]: f"{one.title}\n{one.text}"[:NAMING_CHARACTERS] async for one in named}
+            found = await process.run(clusters.find_clusters, rows, texts, count, words)
+        members_of = (tuple(ids[row] for row in one.members[:members]) for one in found)
+        answer = (NamedCluster(len(one.members), one.words, of) for one, of in zip(found, members_of, strict=True))
+        return Clusters(version.number, len(ids), complete, tuple(answer))
 
     async def classify(
         self,
@@ -189,11 +189,3 @@ class AnalysisService:
         if not finite(vectors).all():
             raise Conflict("the model gives no usable vector for one of the texts")
         return unit_rows(vectors)
-
-    async def _texts(self, collection: Collection, ids: Sequence[DocumentId]) -> dict[DocumentId, str]:
-        """Titles and the beginnings of texts, read in small batches to bound memory."""
-        found = {}
-        for at in range(0, len(ids), _TEXTS_AT_ONCE):
-            for id_, one in (await self.documents.get(collection.id, ids[at : at + _TEXTS_AT_ONCE])).items():
-                found[id_] = f"{one.title}\n{one.text}"[:NAMING_CHARACTERS]
-        return found
