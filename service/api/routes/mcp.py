@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
-from fastapi import APIRouter
+from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 router = APIRouter(route_class=JsonRoute)
 
+BODY_BYTES = 2**20
+"""Larger ones would keep the event loop, on which the SDK parses them, for too long."""
 KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 
 
@@ -28,8 +31,8 @@ async def mcp(request: Request) -> Response:
     app = request.app
     server = getattr(app.state, "mcp_server", None)
     if server is None:
-        server = app.state.mcp_server = await asyncio.to_thread(_create_server, writes=app.state.service.mcp_writes)
-    body = await read_body(request, app.state.service.limits.body_bytes)
+        server = app.state.mcp_server = await asyncio.to_thread(_create_server, app)
+    body = await read_body(request, min(BODY_BYTES, app.state.service.limits.body_bytes))
     return _McpResponse(server, body)
 
 
@@ -41,7 +44,7 @@ class _McpResponse(Response):
         self._server, self._read = server, body
 
     async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
-        from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+        from mcp.server.transport_security import TransportSecuritySettings
 
         bodies = iter([self._read])
 
@@ -50,31 +53,35 @@ class _McpResponse(Response):
                 return await receive()
             return {"type": "http.request", "body": body}
 
-        manager = StreamableHTTPSessionManager(
-            self._server._lowlevel_server, json_response=True, stateless=True, max_request_body_size=len(self._read) + 1
+        app = self._server.streamable_http_app(
+            json_response=True,
+            stateless_http=True,
+            max_request_body_size=len(self._read) + 1,
+            # `web_security` protects from it.
+            transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         )
-        async with manager.run():  # one for each request: what it started ends with it
-            await manager.handle_request(scope, receive_read, send)
+        async with app.router.lifespan_context(app):  # one for each request: what it started ends with it
+            await app(dict(scope), receive_read, send)
 
 
-def _create_server(*, writes: bool) -> "MCPServer":
+def _create_server(app: FastAPI) -> "MCPServer":
     from service.api.mcp_tools import create_server
 
     logging.getLogger("mcp").setLevel(logging.WARNING)  # it logs the beginning and the end of every request
-    return create_server(_send_within, writes=writes)
+    return create_server(partial(_send_within, app), writes=app.state.service.mcp_writes)
 
 
-async def _send_within(outer: Request | None, asked: httpx.Request) -> httpx.Response:
+async def _send_within(app: FastAPI, outer: Request | None, asked: httpx.Request) -> httpx.Response:
     """Answer it as if the agent had sent it itself, with its key and address; it does not count against its rate."""
     assert outer is not None
     forwarded = {name: outer.headers[name] for name in (*KEY_HEADERS, "host") if name in outer.headers}
     asked.headers.update(forwarded | {"x-request-id": outer.state.request_id})
 
-    async def app(scope: Scope, receive: Receive, send: SendMessage) -> None:
-        await outer.app({**scope, "state": {"counted": True}}, receive, send)
+    async def counted(scope: Scope, receive: Receive, send: SendMessage) -> None:
+        await app({**scope, "state": {"counted": True}}, receive, send)
 
     client = (outer.client.host, outer.client.port) if outer.client else ("unknown", 0)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=client)
+    transport = httpx.ASGITransport(counted, raise_app_exceptions=False, client=client)
     answer = await transport.handle_async_request(asked)
     await answer.aread()
     return answer

@@ -148,3 +148,15 @@ async def test_it_is_protected_like_every_route(method: str, headers: dict[str, 
         headers = {"Content-Type": "application/json"} | headers
         answer = await api.client.request(method, "/mcp", content=json.dumps(INITIALIZE), headers=headers)
         assert_problem(answer, status)
+
+
+@pytest.mark.parametrize("header", [{}, {"MCP-Protocol-Version": "2025-06-18"}, {"MCP-Protocol-Version": "2026-07-28"}])
+async def test_what_is_no_message_is_refused(api: Edge, header: dict[str, str]) -> None:
+    call: Any = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "search", "arguments": "x"}}
+    bodies = [b"", b"{", b"[]", b"null", b'"x"', b"\xff", b"[" * 100_000, b'{"id": NaN}', b"1" * 5_000]
+    bodies += [json.dumps(one).encode() for one in (call, {**call, "params": 3}, {**call, "method": "no"}, [call])]
+    headers = {"Content-Type": "application/json", **header}
+    for body in bodies:
+        answer = await api.client.post("/mcp", content=body, headers=headers)
+        assert answer.is_client_error or "error" in answer.text.lower(), (body[:50], answer.text)
+    assert_problem(await api.client.post("/mcp", content=b" " * 300_000, headers=headers), 413)
