@@ -26,7 +26,6 @@ from service.api.schemas.base import CollectionPath, QueryParameters, parse_filt
 from service.core.collections import Collection
 from service.core.documents import Document
 from service.core.errors import FieldError, Invalid, TooLarge
-from service.core.filters import And
 from service.core.ids import DocumentId
 from service.ingest.files.found import FoundFile, checked
 from service.ingest.files.read import FILE, SOURCE, FileReader
@@ -94,9 +93,12 @@ async def upload(
         with TemporaryDirectory() as folder:
             files = await _received(request, service.limits.upload_bytes, query.name, Path(folder))
             async with service.uploads:
-                return await _write(service, found, files, FileReader(query.metadata), wait=query.wait)
+                ids, answer = await _write(service, found, files, FileReader(query.metadata))
     finally:
         request.state.admission.finish(answered=False)  # how long it takes is up to the files
+    if query.wait:
+        answer["searchable"] = await service.ingest.wait_until_searchable(found, ids)
+    return answer
 
 
 async def _received(request: Request, max_bytes: int, name: str, folder: Path) -> list[FoundFile]:
@@ -139,8 +141,8 @@ def _named(name: str, path: Path) -> FoundFile:
 
 
 async def _write(
-    service: Service, collection: Collection, files: list[FoundFile], reader: FileReader, *, wait: bool
-) -> UploadedAnswer:
+    service: Service, collection: Collection, files: list[FoundFile], reader: FileReader
+) -> tuple[list[DocumentId], UploadedAnswer]:
     ids: list[DocumentId] = []
 
     async def groups() -> AsyncIterator[list[tuple[int, Document | str]]]:
@@ -159,7 +161,7 @@ async def _write(
             raise HTTPException(415, "; ".join(f"{one.field} {one.message}" for one in reasons[:20]))
         raise Invalid("no file could be read", reasons)
     errors += [{"file": reader.file_of(line), "error": reason} for line, reason in outcome.errors]
-    answer: UploadedAnswer = {
+    return ids, {
         "files": len(reader.read),
         "created": outcome.counts["created"],
         "updated": outcome.counts["updated"],
@@ -168,9 +170,6 @@ async def _write(
         "errors": errors,
         "skipped": skipped,
     }
-    if wait:
-        answer["searchable"] = await service.ingest.wait_until_searchable(collection, ids)
-    return answer
 
 
 def _parsed(lines: Iterator[tuple[int, bytes]]) -> list[tuple[int, Document | str]]:
@@ -182,7 +181,8 @@ async def _delete_gone(service: Service, collection: Collection, files: list[str
     deleted = 0
     for start in range(0, len(files), FILES_IN_FILTER):
         of_files = {SOURCE: _SOURCE_NAME, FILE: {"$in": files[start : start + FILES_IN_FILTER]}}
-        where, after = parse_filter(of_files, collection.settings.field_types) or And(()), None
+        where, after = parse_filter(of_files, collection.settings.field_types), None
+        assert where is not None
         while page := await service.documents.page_ids(collection.id, after, DELETE_BATCH, where):
             gone = [one for one in page if one not in ids]
             deleted += len(await service.ingest.delete(collection, gone, where)) if gone else 0
