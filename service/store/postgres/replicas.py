@@ -9,12 +9,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from time import monotonic
 
-from service.core.errors import AzimuthError, Misconfigured
+from service.core.errors import AzimuthError, Unavailable
 from service.core.metrics import REPLICA_LAG, REPLICA_SEARCHES
 from service.core.periodic import repeat_every
 from service.store.postgres.connection import sql_files
@@ -29,7 +30,10 @@ MEASURE_SECONDS = 0.25
 
 @dataclass(slots=True)
 class Replica:
-    """One server. `read_at`: when it was measured last, in monotonic seconds. `seen`: all transactions below ended."""
+    """One server. `read_at`: when it was measured last, in monotonic seconds. `seen`: all transactions below ended.
+
+    `reason`: why it is left out.
+    """
 
     url: str
     name: str
@@ -37,6 +41,7 @@ class Replica:
     lag_seconds: float = float("inf")
     read_at: float = float("-inf")
     seen: int = 0
+    reason: str = ""
 
     def lag(self) -> float:
         """Seconds, at most: what was measured, and the time since."""
@@ -80,42 +85,42 @@ class Replicas:
             READ_POOL.reset(token)
 
     async def run(self) -> None:
-        """Measure them until cancelled; then close their connections."""
+        """Measure each by itself, so that none waits for another, until cancelled; then close their connections."""
+        works = [repeat_every("primary", MEASURE_SECONDS, self._measure_primary)]
+        works += [repeat_every("replica", MEASURE_SECONDS, partial(self._measure, one)) for one in self._all]
         try:
-            await repeat_every("replicas", MEASURE_SECONDS, self._measure)
+            await asyncio.gather(*works)
         finally:
             await asyncio.gather(*(one.pool.close() for one in self._all if one.pool))
 
-    async def _measure(self) -> None:
+    async def _measure_primary(self) -> None:
         now = monotonic()
         while self._positions and self._positions[0][0] < now - 2 * self.max_lag - 1:
             self._positions.popleft()
-        try:
+        with suppress(AzimuthError):  # its replicas may go on answering, for as long as they are near enough
             ((position,),) = await self.primary.fetch_all(SQL.written)
             self._positions.append((now, int(position)))
-        finally:  # also where the primary does not answer: its replicas may, for as long as they are near enough
-            await asyncio.gather(*map(self._measure_one, self._all))
 
-    async def _measure_one(self, replica: Replica) -> None:
+    async def _measure(self, replica: Replica) -> None:
         try:
-            async with asyncio.timeout(self.max_lag):
-                if replica.pool is None:
-                    replica.pool = await open_pool(
-                        replica.url,
-                        size=self.pool_size,
-                        statement_timeout_seconds=self.statement_timeout,
-                        application_name="azimuth-replica",
-                    )
-                now = monotonic()
-                row = await replica.pool.fetch_one(SQL.replayed)
+            if replica.pool is None:
+                replica.pool = await open_pool(
+                    replica.url,
+                    size=self.pool_size,
+                    statement_timeout_seconds=self.statement_timeout,
+                    application_name="azimuth-replica",
+                )
+            now = monotonic()
+            row = await replica.pool.fetch_one(SQL.replayed)
             if row is None:
-                raise Misconfigured("it is no replica at present")
-        except (AzimuthError, TimeoutError) as error:
-            if replica.lag_seconds != float("inf"):
-                log.warning("a replica is left out", extra={"replica": replica.name, "reason": str(error)})
+                raise Unavailable("it follows no primary")
+        except AzimuthError as error:
             replica.lag_seconds = float("inf")
+            if replica.reason != error.detail:
+                log.warning("a replica is left out", extra={"replica": replica.name, "reason": error.detail})
+            replica.reason = error.detail
         else:
             reached = [at for at, written in self._positions if written <= row[0]]
-            replica.read_at, replica.seen = now, int(row[1])
+            replica.read_at, replica.seen, replica.reason = now, int(row[1]), ""
             replica.lag_seconds = now - reached[-1] if reached else float("inf")
         REPLICA_LAG.labels(replica.name).set(replica.lag())

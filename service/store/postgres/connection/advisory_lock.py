@@ -29,12 +29,13 @@ async def transition_lock(
     process dies; where a pooler stands between, to a connection of its own. It only avoids double work: transitions
     exclude each other by the states that they start from.
     """
-    key = vector_table_of(version).table + purpose
-    if pool.heartbeat.pooled:
+    key, deadline = vector_table_of(version).table + purpose, time.monotonic() + wait_seconds
+    while pool.heartbeat.pooled:
         async with lock_in_transaction(pool, key) as held:
-            yield held
-        return
-    deadline = time.monotonic() + wait_seconds
+            if held or time.monotonic() >= deadline:
+                yield held
+                return
+        await asyncio.sleep(_POLL_SECONDS)
     with translated_errors():
         # A statement that waits would hold a snapshot, which an index build of the lock's holder would wait for.
         while (connection := await _try_lock(pool, key)) is None and time.monotonic() < deadline:  # noqa: ASYNC110
