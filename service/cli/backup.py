@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -35,7 +36,7 @@ def backup(folder: Folder) -> None:
     """
     if folder.exists():
         shell.fail(f"{folder} exists: name a new folder")
-    folder.mkdir(parents=True)
+    folder.mkdir(mode=0o700, parents=True)  # whoever reads it reads all documents
     manifest = asyncio.run(_backup(Settings(), folder))
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))  # last: it says that the backup is whole
     shell.print_err(f"{folder}: {len(manifest['versions'])} versions, {manifest['lexical']} lexical indexes", style="")
@@ -73,7 +74,8 @@ async def _backup(settings: Settings, folder: Path) -> dict[str, Any]:
             options = ["--checkpoint=fast", "--manifest-checksums=SHA256"]
             command = ["pg_basebackup", *options, f"--dbname={url}", f"--pgdata={folder / 'postgres'}"]
         else:
-            command = ["pg_dump", "--format=custom", f"--file={folder / 'database.dump'}", settings.database_url]
+            url = settings.database_url
+            command = ["pg_dump", "--format=custom", f"--file={folder / 'database.dump'}", f"--dbname={url}"]
         await asyncio.to_thread(_run, command)
     return {
         "version": __version__,
@@ -128,6 +130,10 @@ def _run(command: list[str]) -> None:
         program: str | Path = programs() / command[0]
     except Misconfigured:
         program = shutil.which(command[0]) or shell.fail(f"{command[0]} of PostgreSQL is not installed here")
-    done = subprocess.run([program, *command[1:]], capture_output=True, text=True)  # noqa: S603 a fixed program
+    password = urlsplit(Settings().database_url or "").password
+    environment = os.environ | ({} if password is None else {"PGPASSWORD": unquote(password)})
+    # Arguments can be read by other users of the machine.
+    arguments = [one.replace(f":{password}@", "@") for one in command[1:]]
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, env=environment)  # noqa: S603 a fixed program
     if done.returncode:
         shell.fail(f"{command[0]}: {done.stderr.strip()}", shell.EXIT_UNREACHABLE)

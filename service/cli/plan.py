@@ -44,16 +44,17 @@ def plan(
     if as_json:
         shell.out.print_json(data=found)
         return
+    rows = {f"disk: {name}": f"{size / 1e9:,.1f} GB" for name, size in found["disk_bytes"].items()}
+    rows |= {
+        "memory: databases, together": f"{found['database_memory_bytes'] / 1e9:,.1f} GB",
+        "hybrid search, median": f"{found['latency_ms']} ms",
+        "building the index": f"{found['index_build_hours']:,.2f} h",
+        "API processes": f"{found['api_processes']:,}",
+    }
+    rows |= {f"machines: {name}": f"{count:,}" for name, count in found["machines"].items()}
     table = shell.plain_table("part", "amount", right=(1,))
-    for name, size in found["disk_bytes"].items():
-        table.add_row(f"disk: {name}", f"{size / 1e9:,.1f} GB")
-    table.add_row("memory: databases, together", f"{found['database_memory_bytes'] / 1e9:,.1f} GB")
-    table.add_row("hybrid search, median", f"{found['latency_ms']} ms")
-    table.add_row("building the index", f"{found['index_build_hours']:,.2f} h")
-    table.add_row("API processes", f"{found['api_processes']:,}")
-    for name, count in found["machines"].items():
-        table.add_row(f"machines: {name}", f"{count:,}")
-    table.add_row("price of a month", f"{found['price']:,.0f}")
+    for row in (*rows.items(), ("price of a month", f"{found['price']:,.0f}")):
+        table.add_row(*row)
     shell.out.print(table)
     for end in found["ends"]:
         shell.print_err(end)
