@@ -66,5 +66,7 @@ class Explanation:
 
     def raw_score(self, leg: Literal["dense", "lexical"]) -> float | None:
         """The best score of a leg for any query; None where it has none of the hit."""
-        found = [getattr(one, leg) for one in self.queries or (self,)]
+        found = [one.dense if leg == "dense" else one.lexical for one in self.queries or (self,)]
+        if len(found) == 1:
+            return found[0].score if found[0] is not None else None
         return max((one.score for one in found if one is not None), default=None)

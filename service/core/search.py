@@ -197,6 +197,8 @@ class SearchRequest:
         for at, key in enumerate(self.sort):
             if key.field not in settings.field_types:
                 raise Invalid.at(f"sort.{at}", f"{key.field} is not declared: name it in `indexed` of the collection")
+        if self.where is None and not self.boosts:
+            return self
         types = settings.field_types
         boosted = tuple(boosts.for_collection(one, types, f"boost.{at}") for at, one in enumerate(self.boosts))
         return replace(self, where=None if self.where is None else typed(self.where, types), boosts=boosted)

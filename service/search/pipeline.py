@@ -1,6 +1,8 @@
 """A search from top to bottom:
 resolve the space -> wait for the revision -> match the filter -> encode the queries -> retrieve (dense || lexical) ->
-apply constraints -> complete scores -> assess confidence -> fuse -> fetch -> rerank -> diversify -> decorate -> answer.
+apply constraints -> complete scores -> assess confidence -> apply thresholds -> fuse -> boost or sort -> fetch ->
+rerank -> cut out the page -> diversify -> decorate -> count facets -> answer. With nothing to search for, documents are
+listed.
 
 Each stage takes data and returns data, and none does I/O of its own: documents, vectors and models are behind ports.
 A stage that cannot do its part is reported in `SearchResult.degraded`, never hidden. A search has one query or several:
@@ -128,7 +130,7 @@ class SearchPipeline:
         rerank = request.rerank.resolve(space.collection.settings.rerank) if request.rerank else None
         depth = rerank.depth if rerank else 0
         wanted, first_page = max(request.pool_size, depth), max(request.pool_size - request.offset, depth)
-        # The same for all pages: each is a part of one ranking, to which deeper pages only add.
+        # Both the same for all pages: each is a part of one ranking, to which deeper pages only add.
         width = max(request.candidates or _default_candidates(space, request, first_page), first_page)
 
         async with context.filter_deadline():
@@ -152,8 +154,8 @@ class SearchPipeline:
             if not request.offset:
                 hits, seen = [], set()
             hits += await self._fetch(context, ranked, ranking, wanted - len(hits), seen)
-            possible = hits or len(kept.documents) < len(candidates.documents)
-            if await constraints.give_up_constraints(self.lexicon, context, candidates, found=bool(possible)):
+            found = bool(hits) or len(kept.documents) < len(candidates.documents)
+            if await constraints.give_up_constraints(self.lexicon, context, candidates, found=found):
                 vectors, hits, seen = await self._encoder.encode(context, shared), [], set()
                 continue
             all_read = len(hits) >= len(ranking) and (width >= wanted or bool(request.sort))
