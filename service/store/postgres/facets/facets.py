@@ -79,6 +79,14 @@ class _Columns:
             self.put(document_id, [NOTHING] * len(self.codes))
             self.living[row] = 0
 
+    def rows_of(self, ids: Iterable[DocumentId]) -> bytearray:
+        """1 for the row of each of these documents, 0 for others."""
+        rows = bytearray(len(self.living))
+        for id_ in ids:
+            if (row := self.rows.get(id_)) is not None:
+                rows[row] = 1
+        return rows
+
     @property
     def mostly_dead(self) -> bool:
         return self.living.count(0) > len(self.living) // 2
@@ -161,10 +169,7 @@ class Facets:
             listed = await self._filter_matches.listed(connection, collection_id, where, HELD_DOCUMENTS)
             if listed is None:
                 return None
-            mask = _Mask(bytearray(len(columns.living)), int(listed.horizon))
-            for id_ in listed.ids:
-                if (row := columns.rows.get(id_)) is not None:
-                    mask.rows[row] = 1
+            mask = _Mask(await off_loop(0, columns.rows_of, listed.ids), int(listed.horizon))
         columns.masks[key] = mask
         return mask
 
