@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -122,11 +122,23 @@ def backfill(
 
 
 @app.command()
-def worker(supervised: Supervised = False) -> None:
-    """Encode the documents in the queue until stopped. Run one process per GPU."""
+def worker(
+    gpus: Annotated[Literal["all"] | None, typer.Option(help="`all`: a process for each GPU of this machine.")] = None,
+    supervised: Supervised = False,
+) -> None:
+    """Encode the documents in the queue until stopped."""
+    from service.embedder.models.gpus import gpus as all_gpus
     from service.runtime import processes
 
-    processes.worker(_settings(), supervised=supervised)
+    settings = _settings()
+    if gpus is None:
+        processes.worker(settings, supervised=supervised)
+        return
+
+    async def run() -> None:
+        await processes.workers_on(settings, await all_gpus())
+
+    asyncio.run(run())
 
 
 @app.command()

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -192,6 +192,21 @@ def worker(settings: Settings, *, supervised: bool) -> None:
             await _until_all_end(stop, works)
 
     _run(run())
+
+
+async def workers_on(settings: Settings, devices: Sequence[str]) -> None:
+    """A worker for each device, started again where it dies, until SIGTERM or SIGINT."""
+    async with _process(settings, supervised=False, migrated=False) as (stop, url, embedded):
+        environment = os.environ | {"AZIMUTH_DATABASE_URL": url}
+        children, port = [], settings.worker_port
+        for device in devices:
+            own = {"AZIMUTH_DEVICE": device}
+            if port:
+                port = first_free_port(settings.host, port)
+                own["AZIMUTH_WORKER_PORT"] = str(port)
+                port += 1
+            children.append(supervisor.ManagedProcess(f"worker on {device}", ["worker"], environment | own))
+        await supervisor.run(children, embedded, stop)
 
 
 def _yield_to_others() -> None:

@@ -69,3 +69,22 @@ async def test_several_workers_share_the_cores(
     monkeypatch.setattr(processes, "usable_cores", lambda: 8)
     await processes.up(Settings(port=20_000, threads=threads), workers=workers)
     assert [one.environment.get("AZIMUTH_THREADS") for one in started] == [None, *[expected] * workers]
+
+
+async def test_a_worker_for_each_device_with_a_port_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def opened(*_: object, **__: object) -> AsyncIterator[tuple[asyncio.Event, str, None]]:
+        yield asyncio.Event(), "postgresql://", None
+
+    started: list[ManagedProcess] = []
+
+    async def run(children: list[ManagedProcess], *_: object) -> None:
+        started.extend(children)
+
+    monkeypatch.setattr(processes, "_process", opened)
+    monkeypatch.setattr(supervisor, "run", run)
+    await processes.workers_on(Settings(worker_port=18201), ["cuda:0", "cuda:1"])
+    environments = [one.environment for one in started]
+    assert [one["AZIMUTH_DEVICE"] for one in environments] == ["cuda:0", "cuda:1"]
+    assert {one["AZIMUTH_DATABASE_URL"] for one in environments} == {"postgresql://"}
+    assert len({one["AZIMUTH_WORKER_PORT"] for one in environments}) == 2
