@@ -188,9 +188,9 @@ def test_the_reference_is_shown_and_answers(page: Page, service: Running) -> Non
     page.look()
     page.open(f"{service.url}/docs")
     page.until("document.querySelectorAll('.opblock').length > 30", "every route is listed")
-    page.click("#operations-operations-livez_livez_get button.opblock-summary-control")
-    page.click("#operations-operations-livez_livez_get .try-out__btn")
-    page.click("#operations-operations-livez_livez_get .execute")
+    page.click("#operations-operations-livez button.opblock-summary-control")
+    page.click("#operations-operations-livez .try-out__btn")
+    page.click("#operations-operations-livez .execute")
     page.until("document.querySelector('.live-responses-table')?.innerText.includes('alive')", "an answer is shown")
     assert page.complaints == []
 

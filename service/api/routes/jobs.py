@@ -5,7 +5,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from typing_extensions import TypedDict
 
 from service.api.dependencies import Service, ServiceDep
@@ -15,6 +15,7 @@ from service.api.schemas.base import CollectionNameField, QueryParameters
 from service.core.collections import Collection, FieldState
 from service.core.errors import NotFound
 from service.core.ids import CollectionName
+from service.core.metadata import MAX_FIELD_LENGTH
 from service.core.periodic import utc_now
 from service.core.versions import COMPLETE_STATES, Progress, VersionState
 
@@ -66,8 +67,8 @@ async def list_jobs(service: ServiceDep, query: Annotated[JobsQuery, Query()]) -
     return {"jobs": [job for job in jobs if query.state in {None, job["state"]}]}
 
 
-@router.get("/{id:id}", summary="One job", responses=error_responses(404))
-async def get(service: ServiceDep, id: str) -> JobAnswer:
+@router.get("/{id:id}", summary="One job", responses=error_responses(404, 422))
+async def get(service: ServiceDep, id: Annotated[str, Path(max_length=MAX_FIELD_LENGTH + 100)]) -> JobAnswer:
     """404 also for one that is over and left nothing behind."""
     with suppress(NotFound):
         collection = await service.collections.by_name(CollectionName(id.partition(".")[0]))

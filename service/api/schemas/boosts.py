@@ -87,6 +87,9 @@ class BoostBody(OneOfBody):
         )
 
 
+BoostList = Annotated[list[BoostBody], Field(max_length=MAX_BOOSTS)]
+
+
 def _length(value: float | str, times: bool, at: str) -> float:
     """In seconds where it is about times."""
     if isinstance(value, str) != times:

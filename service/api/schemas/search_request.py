@@ -18,7 +18,7 @@ from service.api.schemas.base import (
     parse_filter,
     text_as,
 )
-from service.api.schemas.boosts import MAX_BOOSTS, BoostBody
+from service.api.schemas.boosts import BoostBody, BoostList
 from service.api.schemas.collections import MAX_CANDIDATES, FusionBody, RerankingBody
 from service.api.schemas.result_options import (
     MAX_FIELDS,
@@ -171,8 +171,8 @@ class ResultOptionsBody(RequestBody):
         Field(description="The text around each hit.", examples=[{"before": 1, "after": 1}, "parent"]),
     ] = None
     boost: Annotated[
-        Annotated[list[BoostBody], Field(max_length=MAX_BOOSTS)],
-        BeforeValidator(one_or_several, json_schema_input_type=BoostBody | list[BoostBody]),
+        BoostList,
+        BeforeValidator(one_or_several, json_schema_input_type=BoostBody | BoostList),
         Field(description="What the metadata adds to the score."),
     ] = Field([])
     fields: Annotated[
