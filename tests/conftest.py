@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from service.core.child_process import ChildProcess
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.connection.pool import Pool, open_pool
 from service.store.postgres.schema import migrations
@@ -70,6 +71,17 @@ def pytest_collection_finish() -> None:
     """Imported modules live as long as the run; walking them in each full garbage collection takes about a second."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def computed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a child process would compute is computed by this one: starting one takes a second where many routes are
+    only asked whether they answer as they are described."""
+
+    async def run(_: ChildProcess, work: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.to_thread(work, *args)
+
+    monkeypatch.setattr(ChildProcess, "run", run)
 
 
 @pytest.fixture(scope="session")

@@ -66,7 +66,7 @@ def test_the_document_is_the_one_that_is_served(client: httpx.Client) -> None:
 def test_answers_are_as_the_document_says(service: Running, label: str, mode: GenerationMode) -> None:
     @given(case=OPERATIONS[label].as_strategy(generation_mode=mode))
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=EXAMPLES // 5 if "/clusters" in label else EXAMPLES,  # each starts a process, for a second
         deadline=None,
         derandomize=True,
         database=None,

@@ -94,7 +94,7 @@ VOLATILE = {
 }
 
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("computed_here")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

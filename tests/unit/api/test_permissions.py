@@ -57,6 +57,7 @@ def test_every_route_is_declared_and_nothing_else() -> None:
     assert mounted == ["/console/swagger"]  # files that everybody may have
 
 
+@pytest.mark.usefixtures("computed_here")
 async def test_each_key_may_use_what_the_table_says(api: Edge) -> None:
     for route, permission in PERMISSIONS.items():
         method, path = route.split()
