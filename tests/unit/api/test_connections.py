@@ -18,6 +18,8 @@ from service.api.dependencies import RequestLimits
 from service.api.http_protocol import RESERVE, HttpProtocol
 from tests.programs import unused_port
 
+pytestmark = pytest.mark.slow  # time limits are waited for
+
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
 OTHER = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"

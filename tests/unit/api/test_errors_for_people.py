@@ -27,7 +27,7 @@ INTERNALS = re.compile(
 )
 """What no text of an error has: words of the libraries that found it."""
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("computed_here")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
