@@ -114,10 +114,9 @@ async def up(
         environment = os.environ | {"AZIMUTH_DATABASE_URL": url, "AZIMUTH_LOG_LEVEL": settings.log_level}
         environment["AZIMUTH_EMBEDDER"] = settings.embedder
         children = [supervisor.ManagedProcess("api", ["serve"], environment)]
-        port = settings.worker_port or settings.port
+        ports = _free_ports(settings.host, settings.worker_port or settings.port + 1)
         for number in range(workers):
-            port = first_free_port(settings.host, port + 1 if number or not settings.worker_port else port)
-            own = {"AZIMUTH_WORKER_PORT": str(port)}
+            own = {"AZIMUTH_WORKER_PORT": str(next(ports))}
             if workers > 1 and not settings.threads:
                 own["AZIMUTH_THREADS"] = str(max(1, usable_cores() // workers))
             children.append(supervisor.ManagedProcess(f"worker {number}", ["worker"], environment | own))
@@ -126,6 +125,14 @@ async def up(
         await supervisor.run(children, embedded, stop)
         if calling is not None:
             calling.cancel()
+
+
+def _free_ports(host: str, first: int) -> Iterator[int]:
+    """Ports from `first` on that are free, each once."""
+    while True:
+        first = first_free_port(host, first)
+        yield first
+        first += 1
 
 
 async def _call(on_started: OnStarted, stop: asyncio.Event) -> None:
@@ -198,13 +205,11 @@ async def workers_on(settings: Settings, devices: Sequence[str]) -> None:
     """A worker for each device, started again where it dies, until SIGTERM or SIGINT."""
     async with _process(settings, supervised=False, migrated=False) as (stop, url, embedded):
         environment = os.environ | {"AZIMUTH_DATABASE_URL": url}
-        children, port = [], settings.worker_port
+        children, ports = [], _free_ports(settings.host, settings.worker_port)
         for device in devices:
             own = {"AZIMUTH_DEVICE": device}
-            if port:
-                port = first_free_port(settings.host, port)
-                own["AZIMUTH_WORKER_PORT"] = str(port)
-                port += 1
+            if settings.worker_port:
+                own["AZIMUTH_WORKER_PORT"] = str(next(ports))
             children.append(supervisor.ManagedProcess(f"worker on {device}", ["worker"], environment | own))
         await supervisor.run(children, embedded, stop)
 

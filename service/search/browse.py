@@ -2,9 +2,9 @@
 
 from service.core.explanation import Explanation
 from service.core.ports.documents import Documents
-from service.core.search import Confidence, DensePlan, Hit, SearchResult
+from service.core.search import Confidence, DensePlan, SearchResult
 from service.search.context import SearchContext
-from service.search.passages import UNEMBEDDED_LENGTH
+from service.search.passages import UNEMBEDDED_LENGTH, as_hit
 
 
 async def browse(documents: Documents, context: SearchContext) -> SearchResult:
@@ -17,20 +17,7 @@ async def browse(documents: Documents, context: SearchContext) -> SearchResult:
     with context.timings.stage("fetch"):
         passages = await documents.passages(collection_id, found, where, UNEMBEDDED_LENGTH)
     hits = [
-        Hit(
-            id=one.document_id,
-            chunk=0,
-            score=0.0,
-            title=passage.title,
-            text=passage.text,
-            start=passage.start,
-            end=passage.end,
-            metadata=passage.metadata,
-            revision=passage.revision,
-            partial=passage.partial,
-            content_revision=one.content_revision,
-            explanation=Explanation(dense=None, lexical=None, fusion=0.0),
-        )
+        as_hit(one, passage, 0.0, Explanation(dense=None, lexical=None, fusion=0.0))
         for one, passage in zip(found, passages, strict=True)
         if passage is not None
     ]

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.core.concurrency import both
+from service.core.explanation import Explanation
 from service.core.ids import DocumentId
 from service.core.passage_context import context_at, parts_of
 from service.core.ports.documents import Documents
@@ -152,6 +153,24 @@ class PassageSelector:
             one, piece = passages[at]
             scored[one.document_id].append((one, float(lexical[at]), piece))
         return scored
+
+
+def as_hit(found: Candidate, passage: Passage, score: float, explanation: Explanation) -> Hit:
+    """The hit that shows this passage of what was found."""
+    return Hit(
+        id=found.document_id,
+        chunk=found.chunk or 0,
+        score=score,
+        title=passage.title,
+        text=passage.text,
+        start=passage.start,
+        end=passage.end,
+        metadata=passage.metadata,
+        revision=passage.revision,
+        partial=passage.partial,
+        content_revision=found.content_revision,
+        explanation=explanation,
+    )
 
 
 def _choosing(context: SearchContext, candidates: CandidateSet) -> bool:

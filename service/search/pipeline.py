@@ -26,7 +26,7 @@ from service.core.ports.replicas import ReadReplicas
 from service.core.ports.reranker import Reranker
 from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
-from service.core.search import Candidate, FilterMatch, Hit, Passage, SearchRequest, SearchResult
+from service.core.search import FilterMatch, Hit, SearchRequest, SearchResult
 from service.core.timings import Timings
 from service.search import candidates as candidate_sets
 from service.search import constraints, fusion, replica, retrievers, revision
@@ -39,10 +39,10 @@ from service.search.dense_certainty import DenseCertainty
 from service.search.encode_query import QueryEncoder, SharedQueryEncoding
 from service.search.events import SearchEvent, SearchObserver, record_metrics
 from service.search.facets import count_facets
-from service.search.fusion import FusedItem, Ranking
+from service.search.fusion import Ranking
 from service.search.ordering import drop_candidates, page, sort_ranking
 from service.search.passage_contexts import add_contexts
-from service.search.passages import PassageSelector
+from service.search.passages import PassageSelector, as_hit
 from service.search.postprocessing import PostProcessor
 from service.search.rerank import RerankStage
 from service.search.retrievers import DenseRetriever, Item, LegResult, LexicalRetriever
@@ -278,7 +278,7 @@ class SearchPipeline:
                 found = [candidates.candidate(fused.item) for fused in part]
                 passages = await self._passages.read(context, candidates, found)
                 fresh = [
-                    _hit(fused, candidate, passage)
+                    as_hit(candidate, passage, fused.score, fused.explanation)
                     for fused, candidate, passage in zip(part, found, passages, strict=True)
                     if passage is not None
                 ]
@@ -321,20 +321,3 @@ async def _fuse(context: SearchContext, candidates: CandidateSet, width: int) ->
     with context.timings.stage("fuse"):
         on_loop = width * len(weights) <= FUSED_ON_LOOP
         return ranking() if on_loop else await off_loop(0, ranking)
-
-
-def _hit(fused: FusedItem[Item], candidate: Candidate, passage: Passage) -> Hit:
-    return Hit(
-        id=candidate.document_id,
-        chunk=candidate.chunk or 0,
-        score=fused.score,
-        title=passage.title,
-        text=passage.text,
-        start=passage.start,
-        end=passage.end,
-        metadata=passage.metadata,
-        revision=passage.revision,
-        partial=passage.partial,
-        content_revision=candidate.content_revision,
-        explanation=fused.explanation,
-    )

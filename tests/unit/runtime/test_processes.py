@@ -48,41 +48,36 @@ def test_a_worker_yields_by_itself_and_as_a_session(
     assert not grouped or autogroup.read_text() == str(processes.WORKER_NICE)
 
 
-@pytest.mark.parametrize(("workers", "threads", "expected"), [(1, 0, None), (3, 0, "2"), (9, 0, "1"), (3, 5, None)])
-async def test_several_workers_share_the_cores(
-    monkeypatch: pytest.MonkeyPatch, workers: int, threads: int, expected: str | None
-) -> None:
-    """One has them all, and what an operator sets is kept."""
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[ManagedProcess]:
+    """The processes that a supervisor would run."""
+    children: list[ManagedProcess] = []
 
     @asynccontextmanager
     async def opened(*_: object, **__: object) -> AsyncIterator[tuple[asyncio.Event, str, None]]:
         yield asyncio.Event(), "postgresql://", None
 
-    started: list[ManagedProcess] = []
+    async def run(given: list[ManagedProcess], *_: object) -> None:
+        children.extend(given)
 
-    async def run(children: list[ManagedProcess], *_: object) -> None:
-        started.extend(children)
-
-    monkeypatch.delenv("AZIMUTH_THREADS", raising=False)
     monkeypatch.setattr(processes, "_process", opened)
     monkeypatch.setattr(supervisor, "run", run)
+    return children
+
+
+@pytest.mark.parametrize(("workers", "threads", "expected"), [(1, 0, None), (3, 0, "2"), (9, 0, "1"), (3, 5, None)])
+async def test_several_workers_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, started: list[ManagedProcess], workers: int, threads: int, expected: str | None
+) -> None:
+    """One has them all, and what an operator sets is kept."""
+
+    monkeypatch.delenv("AZIMUTH_THREADS", raising=False)
     monkeypatch.setattr(processes, "usable_cores", lambda: 8)
     await processes.up(Settings(port=20_000, threads=threads), workers=workers)
     assert [one.environment.get("AZIMUTH_THREADS") for one in started] == [None, *[expected] * workers]
 
 
-async def test_a_worker_for_each_device_with_a_port_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    @asynccontextmanager
-    async def opened(*_: object, **__: object) -> AsyncIterator[tuple[asyncio.Event, str, None]]:
-        yield asyncio.Event(), "postgresql://", None
-
-    started: list[ManagedProcess] = []
-
-    async def run(children: list[ManagedProcess], *_: object) -> None:
-        started.extend(children)
-
-    monkeypatch.setattr(processes, "_process", opened)
-    monkeypatch.setattr(supervisor, "run", run)
+async def test_a_worker_for_each_device_with_a_port_of_its_own(started: list[ManagedProcess]) -> None:
     await processes.workers_on(Settings(worker_port=18201), ["cuda:0", "cuda:1"])
     environments = [one.environment for one in started]
     assert [one["AZIMUTH_DEVICE"] for one in environments] == ["cuda:0", "cuda:1"]
