@@ -41,6 +41,8 @@ UNSAFE = {
     "max_connections": "200",
 }
 TEMPLATE = "azimuth_template"
+MEMORY, MEMORY_BYTES = Path("/dev/shm"), 4 * 2**30
+"""Where there is so much room in memory, servers keep their files there: each test makes and drops a database."""
 _numbers = count(1)
 
 # Runs beside pytest with the reading end of a pipe. The pipe closes when pytest ends, also by kill -9; then whatever
@@ -87,7 +89,8 @@ def computed_here(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
     """A folder with a short path (sockets need one) that is gone after the run, however the run ends."""
-    folder = Path(tempfile.mkdtemp(prefix="azt-", dir="/tmp"))
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES
+    folder = Path(tempfile.mkdtemp(prefix="azt-", dir=MEMORY if roomy else "/tmp"))
     with subprocess.Popen(
         [sys.executable, "-c", _UNDERTAKER, str(folder)], stdin=subprocess.PIPE, start_new_session=True
     ) as undertaker:

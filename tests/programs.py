@@ -1,7 +1,10 @@
 """Programs that tests start: those that are no Python packages, and ports for those that listen."""
 
+import os
 import shutil
 import socket
+from contextlib import suppress
+from itertools import cycle
 
 import pytest
 
@@ -17,14 +20,17 @@ def program(name: str) -> str:
     return path
 
 
+# Below those that the system gives to connections (from 32768 on), and each process of tests begins at a place of its
+# own: what is free now is not taken by somebody else a moment later.
+_PORTS = cycle(range(10_000 + os.getpid() * 50 % 20_000, 31_000, 2))
+
+
 def unused_port() -> int:
-    """A port that was free a moment ago, with the next one free as well (the worker's)."""
+    """A port that is free, with the next one free as well (the worker's)."""
     while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
+        port = next(_PORTS)
+        with socket.socket() as first, socket.socket() as second, suppress(OSError):
+            for each, number in ((first, port), (second, port + 1)):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, after others have ended
+                each.bind(("127.0.0.1", number))
             return port

@@ -17,6 +17,8 @@ def sealed(collection_id: int, number: int = 1) -> str:
 
 async def stored_as(world: World, storage: Storage) -> World:
     """The same world, its table still empty, with its vectors stored in this way."""
+    if storage == world.version.index.storage:
+        return world
     version = dataclasses.replace(world.version, index=IndexSettings(storage=storage))
     if world.pool is not None:
         async with world.pool.transaction() as connection:

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,31 @@ class Running:
         return self.log_file.read_text()
 
 
+@pytest.fixture(scope="session")
+def shared_service(server: EmbeddedServer, request: pytest.FixtureRequest) -> Iterator[Running]:
+    """Of all modules that change no setting: each works in collections of its own."""
+    with _running(server, request, "service_shared", {}) as running:
+        yield running
+
+
 @pytest.fixture(scope="module")
-def service(
-    server: EmbeddedServer, template: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Running]:
+def service(server: EmbeddedServer, request: pytest.FixtureRequest) -> Iterator[Running]:
+    """The module's own where it has `SETTINGS`, also empty ones; else the shared one."""
+    settings = getattr(request.module, "SETTINGS", None)
+    if settings is None:
+        yield request.getfixturevalue("shared_service")
+        return
     name = f"service_{request.module.__name__.rsplit('.', 1)[-1]}"
-    create_database(server, name, template)
-    folder = tmp_path_factory.mktemp(name)
+    with _running(server, request, name, settings) as running:
+        yield running
+
+
+@contextmanager
+def _running(
+    server: EmbeddedServer, request: pytest.FixtureRequest, name: str, settings: Mapping[str, str]
+) -> Iterator[Running]:
+    create_database(server, name, request.getfixturevalue("template"))
+    folder: Path = request.getfixturevalue("tmp_path_factory").mktemp(name)
     port, worker_port = unused_port(), unused_port()
     environment = os.environ | {
         "AZIMUTH_DATABASE_URL": url_of(server, name),
@@ -51,7 +70,7 @@ def service(
         "AZIMUTH_LOG_LEVEL": "info",
         "AZIMUTH_API_KEYS": "",
         "OMP_NUM_THREADS": "1",
-        **getattr(request.module, "SETTINGS", {}),
+        **settings,
     }
     running = Running(f"http://127.0.0.1:{port}", folder / "serve.log", worker_port)
     with (

@@ -20,6 +20,8 @@ from tests.unit.api.test_errors_for_people import INTERNALS
 
 pytestmark = pytest.mark.database
 
+SETTINGS: dict[str, str] = {}
+"""Its own service: collections of all kinds are made."""
 EXAMPLES = 40
 CHECKS: list[CheckFunction] = [
     conformance.status_code_conformance,
