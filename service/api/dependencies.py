@@ -13,6 +13,7 @@ from service.analysis.service import AnalysisService
 from service.api.key_ring import KeyRing
 from service.api.visible import visible_service
 from service.core.access import Access
+from service.core.ports.api_keys import ApiKeys
 from service.core.ports.audit import Audit
 from service.core.ports.backfills import Backfills
 from service.core.ports.collections import Collections
@@ -81,6 +82,7 @@ class Service:
     versions: Versions
     backfills: Backfills
     audit: Audit
+    api_keys: ApiKeys
     test_sets: TestSets
     recalls: RecallStore
     documents: Documents

@@ -4,6 +4,7 @@ Every second the keys are read anew and the requests that were admitted are writ
 other processes, count a second later.
 """
 
+import asyncio
 import logging
 import math
 import time
@@ -72,8 +73,11 @@ class KeyRing:
         own = [digest_of(key.encode()) for key in administrators]
         self._administrators = {one: KnownKey(Access(actor=f"key {one.hex()[:8]}", role="admin")) for one in own}
         self._known: dict[bytes, KnownKey] = dict(self._administrators)
-        self.required = bool(own)
+        self.configured = bool(own)
+        """Whether the settings have keys, which no request can take away."""
+        self.required = self.configured
         """Whether there was ever a key. One that has expired does not open the service."""
+        self._refreshing = asyncio.Lock()
         self._store = store
         self._unwritten = Counter[bytes]()
         """Requests that this process admitted since it last wrote them, by digest."""
@@ -98,16 +102,19 @@ class KeyRing:
 
     async def refresh(self) -> None:
         """Write what was admitted here, read all keys, and take from their buckets what others admitted."""
-        if self._store is None:
-            return
+        if self._store is not None:
+            async with self._refreshing:  # what was read first must not count last
+                await self._refresh(self._store)
+
+    async def _refresh(self, store: ApiKeys) -> None:
         written, self._unwritten = self._unwritten, Counter()
         try:
             if written:
-                await self._store.record_use(written, utc_now())
+                await store.record_use(written, utc_now())
         except AzimuthError:
             self._unwritten += written
             raise
-        stored = await self._store.all()
+        stored = await store.all()
         known, counted = dict(self._administrators), Counter[str]()
         buckets = {one.stored.name: one.bucket for one in self._known.values() if one.stored is not None}
         for key in stored:

@@ -46,6 +46,7 @@ TAGS = {
     "search": "Searches of every kind, and counts of values.",
     "versions": "Embedder versions, their indexes, promotion and roll back.",
     "jobs": "What goes on for longer than a request.",
+    "keys": "Who may use the service.",
     "judgments": "A collection's own test set.",
     "truth": "How good the answers are.",
     "recall": "What the index misses.",

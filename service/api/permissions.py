@@ -42,6 +42,7 @@ class Permission(NamedTuple):
 OPEN: Final = Permission(None, "documents")
 _READ, _WRITE = Permission("read", "documents"), Permission("write", "documents")
 _LOOK, _CHANGE, _ADMINISTER = (Permission(role, "collections") for role in ROLES)
+_KEYS = Permission("admin", "everything")
 _ONE: Final = "/v1/collections/{collection}"
 
 PERMISSIONS: Final[Mapping[str, Permission]] = {
@@ -51,6 +52,10 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "GET /livez": OPEN,
     "GET /readyz": OPEN,
     "GET /metrics": Permission("read", "everything"),
+    "GET /v1/keys": _KEYS,
+    "POST /v1/keys": _KEYS,
+    "POST /v1/keys/{id}/rotate": _KEYS,
+    "DELETE /v1/keys/{id}": _KEYS,
     "GET /v1/collections": _READ,
     f"POST {_ONE}/copy": _ADMINISTER,
     f"POST {_ONE}/rename": _ADMINISTER,

@@ -1,19 +1,21 @@
-"""`azimuth keys`: who may use the service. It works on the database, which every API process reads once a second."""
+"""`azimuth keys`: who may use the service.
+
+It works on the database, which every API process reads once a second, so that a first key can be made, and another one
+where all are lost. Over HTTP administrators do the same (`api/routes/keys.py`).
+"""
 
 import asyncio
 import getpass
-import re
-import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.text import Text
 
 from service.cli import shell
-from service.core.access import ApiKey, KeyRole, digest_of, parse_rate
+from service.core.access import KeyRole, new_key, new_secret, parse_duration
 from service.core.errors import Invalid
 from service.core.periodic import utc_now
 from service.core.ports.api_keys import ApiKeys
@@ -25,13 +27,6 @@ T = TypeVar("T")
 Name = Annotated[str, typer.Argument(help="Name of the key.")]
 _ACTOR = f"command by {getpass.getuser()}"
 _HIDDEN = {"digest", "created_at", "requests"}
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def _duration(text: str) -> timedelta:
-    if (found := re.fullmatch(r"(\d{1,6})([smhd])|0", text)) is None:
-        raise typer.BadParameter("expected a number with a unit: 30s, 15m, 1h or 90d")
-    return timedelta(**{_UNITS[found[2] or "s"]: int(found[1] or 0)})
 
 
 @app.command()
@@ -43,25 +38,19 @@ def create(
     where: Annotated[
         str | None, typer.Option("--filter", help="JSON; only documents that pass exist for this key.")
     ] = None,
-    expires: Annotated[
-        timedelta | None, typer.Option(parser=_duration, metavar="TIME", help="After 12h, 90d ...; default: never.")
-    ] = None,
+    expires: Annotated[str | None, typer.Option(metavar="TIME", help="After 12h, 90d ...; default: never.")] = None,
 ) -> None:
     """Create a key and print its secret, which is shown this once. From the first key on, every request needs one."""
-    (secret, digest), now = _new_secret(), utc_now()
-    key = ApiKey(
-        name=name or f"key-{digest.hex()[:8]}",
-        digest=digest,
-        role=role,
-        collections=tuple(one.strip() for one in collections.split(",")),
-        filter=None if where is None else shell.parse_json(where, "--filter"),
-        rate=rate,
-        created_at=now,
-        expires_at=None if expires is None else now + expires,
-    )
     try:
-        key.access()
-        parse_rate(rate or "1/s")
+        key, secret = new_key(
+            utc_now(),
+            name=name,
+            role=role,
+            collections=[one.strip() for one in collections.split(",")],
+            filter=None if where is None else shell.parse_json(where, "--filter"),
+            rate=rate,
+            expires=expires,
+        )
     except Invalid as error:
         shell.fail(error.detail)
     _run(lambda keys: keys.create(key, _ACTOR))
@@ -72,14 +61,18 @@ def create(
 @app.command()
 def rotate(
     name: Name,
-    overlap: Annotated[
-        timedelta, typer.Option(parser=_duration, metavar="TIME", help="How long the former secret goes on working.")
-    ] = "1h",  # type: ignore[assignment]  # parsed as if it had been given
+    overlap: Annotated[str, typer.Option(metavar="TIME", help="How long the former secret goes on working.")] = "1h",
 ) -> None:
     """Give a key another secret and print it. If the former one leaked, use `--overlap 0`."""
-    secret, digest = _new_secret()
-    _run(lambda keys: keys.end(name, utc_now(), _ACTOR, successor=digest, overlap=overlap))
-    shell.print_err(f"The new secret of {name}, which is shown this once; the former one ends in {overlap}:", style="")
+    try:
+        remaining = parse_duration(overlap, "--overlap")
+    except Invalid as error:
+        shell.fail(error.detail)
+    secret, digest = new_secret()
+    _run(lambda keys: keys.end(name, utc_now(), _ACTOR, successor=digest, overlap=remaining))
+    shell.print_err(
+        f"The new secret of {name}, which is shown this once; the former one ends in {remaining}:", style=""
+    )
     shell.print_out(secret)
 
 
@@ -117,12 +110,6 @@ def _cell(value: Any) -> Text:
     if isinstance(value, tuple | datetime):
         return Text(",".join(value) if isinstance(value, tuple) else f"{value:%Y-%m-%d %H:%M}")
     return Text("" if value is None else str(value))
-
-
-def _new_secret() -> tuple[str, bytes]:
-    """And its digest. The prefix is for programs that look for secrets in files."""
-    secret = f"azk_{secrets.token_urlsafe(32)}"
-    return secret, digest_of(secret.encode())
 
 
 def _run(work: Callable[[ApiKeys], Awaitable[T]]) -> T:

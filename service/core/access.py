@@ -2,9 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, get_args
 
@@ -18,8 +19,10 @@ ROLES: Final[tuple[KeyRole, ...]] = get_args(KeyRole)
 EVERY_COLLECTION: Final = ("*",)
 
 _PATTERN = re.compile(r"[a-z0-9_*-]{1,63}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+KEY_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 _RATE = re.compile(r"([1-9]\d{0,8})/(s|m|h)")
+_DURATION = re.compile(r"(\d{1,6})([smhd])|0", re.ASCII)
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +81,7 @@ class ApiKey:
 
     def access(self) -> Access:
         """Invalid where something of it cannot be used."""
-        if not _NAME.fullmatch(self.name):
+        if not re.fullmatch(KEY_NAME, self.name):
             raise Invalid.at("name", "expected 1 to 63 letters, digits and . _ -, beginning with a letter or digit")
         if not self.collections or not all(map(_PATTERN.fullmatch, self.collections)):
             raise Invalid.at("collections", "expected names of collections, in which * stands for any characters")
@@ -90,6 +93,51 @@ class ApiKey:
     def living(self, now: datetime) -> bool:
         return self.expires_at is None or self.expires_at > now
 
+    @property
+    def administers(self) -> bool:
+        """Whether it may manage keys."""
+        return self.role == "admin" and self.collections == EVERY_COLLECTION and self.filter is None
+
+
+def new_key(
+    now: datetime,
+    *,
+    name: str | None = None,
+    role: KeyRole = "read",
+    collections: Sequence[str] = EVERY_COLLECTION,
+    filter: Mapping[str, Any] | None = None,
+    rate: str | None = None,
+    expires: str | None = None,
+) -> tuple[ApiKey, str]:
+    """A key that is to be stored, and its secret, which is to be shown this once. Invalid where it cannot be used.
+
+    `expires`: after how long, see `parse_duration`. Without a name it gets one by chance.
+    """
+    secret, digest = new_secret()
+    lifetime = None if expires is None else parse_duration(expires, "expires")
+    if lifetime == timedelta():
+        raise Invalid.at("expires", "a key that ends at once is of no use")
+    key = ApiKey(
+        name=f"key-{secrets.token_hex(4)}" if name is None else name,
+        digest=digest,
+        role=role,
+        collections=tuple(collections),
+        filter=filter,
+        rate=rate,
+        created_at=now,
+        expires_at=None if lifetime is None else now + lifetime,
+    )
+    key.access()
+    if rate is not None:
+        parse_rate(rate)
+    return key, secret
+
+
+def new_secret() -> tuple[str, bytes]:
+    """And its digest. The prefix is for programs that look for secrets in files."""
+    secret = f"azk_{secrets.token_urlsafe(32)}"
+    return secret, digest_of(secret.encode())
+
 
 def digest_of(secret: bytes) -> bytes:
     return hashlib.sha256(secret).digest()
@@ -100,3 +148,10 @@ def parse_rate(text: str) -> tuple[int, int]:
     if (found := _RATE.fullmatch(text)) is None:
         raise Invalid.at("rate", 'expected requests a second, minute or hour: "50/s", "600/m", "1000/h"')
     return int(found[1]), {"s": 1, "m": 60, "h": 3_600}[found[2]]
+
+
+def parse_duration(text: str, field: str) -> timedelta:
+    """`30s`, `15m`, `1h`, `90d` or `0`. Invalid otherwise, at `field`."""
+    if (found := _DURATION.fullmatch(text)) is None:
+        raise Invalid.at(field, "expected a number with a unit: 30s, 15m, 1h or 90d")
+    return timedelta(**{_UNITS[found[2] or "s"]: int(found[1] or 0)})

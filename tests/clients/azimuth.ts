@@ -47,10 +47,15 @@ const failed = [
   await failure(azimuth.search(collection, { query: "dog", k: 0 })),
   await failure(new Azimuth(url, { key: "wrong" }).collections()),
 ];
+const made = await azimuth.createKey({ name: "typescript", role: "write", expires: "1h" });
+const rotated = await azimuth.rotateKey(made.id, "0");
+const keys = (await azimuth.keys()).map(({ id, active }) => [id, active]);
+await azimuth.revokeKey(rotated.id);
 await azimuth.deleteCollection(collection);
 const names = (await azimuth.collections()).map(({ name }) => name);
 console.log(JSON.stringify({
   language: before.settings.language, seen, imported, created: written.created, listed, left, deleted, failed, names,
   hit: answer.hits[0]?.id, batch: [first?.hits[0]?.id, second?.hits.map(({ id }) => id)], similar: similar.length,
   found: found.map(({ id }) => id), patched: patched.metadata,
+  keys, renewed: made.secret !== rotated.secret,
 }));

@@ -20,8 +20,8 @@ from tests.unit.api.test_errors_for_people import INTERNALS
 
 pytestmark = pytest.mark.database
 
-SETTINGS: dict[str, str] = {}
-"""Its own service: collections of all kinds are made."""
+SETTINGS = {"AZIMUTH_API_KEYS": "root"}
+"""Its own service: collections of all kinds are made, and the first key that is made would close it."""
 EXAMPLES = 40
 CHECKS: list[CheckFunction] = [
     conformance.status_code_conformance,
@@ -57,6 +57,7 @@ def ndjson(_: Any, value: Any) -> bytes:
 
 @pytest.fixture(autouse=True)
 def papers(client: httpx.Client) -> None:
+    client.headers["api-key"] = "root"
     written(client, "papers", {"id": "a", "text": "some text", "metadata": {"year": 2020}})
 
 
@@ -82,7 +83,7 @@ def test_answers_are_as_the_document_says(service: Running, label: str, mode: Ge
         if mode is GenerationMode.POSITIVE and "{number}" in case.path:
             # One that is there, or one of the next that may have been registered.
             case.path_parameters["number"] = 1 + case.path_parameters["number"] % 3
-        answer = case.call(base_url=service.url)
+        answer = case.call(base_url=service.url, headers={"api-key": "root"})
         case.validate_response(answer, checks=CHECKS)
         if answer.status_code >= 400:
             assert not INTERNALS.search(answer.json()["detail"]), answer.text

@@ -164,6 +164,10 @@ class Client:
     similar = _blocking(Operations.similar)
     embed = _blocking(Operations.embed)
     rerank = _blocking(Operations.rerank)
+    keys = _blocking(Operations.keys)
+    create_key = _blocking(Operations.create_key)
+    rotate_key = _blocking(Operations.rotate_key)
+    revoke_key = _blocking(Operations.revoke_key)
 
     def close(self) -> None:
         self._http.close()

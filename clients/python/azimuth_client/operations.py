@@ -263,6 +263,22 @@ class Operations(ABC):
         body = {"query": query, "documents": list(documents)} | ({} if top_n is None else {"top_n": top_n})
         return cast(list[Json], (await self.call("POST", "/rerank", json=body, repeatable=True))["results"])
 
+    async def keys(self) -> list[shapes.Key]:
+        """The API keys, also those that have ended. All about keys is for administrators."""
+        return cast(list[shapes.Key], (await self.call("GET", "/v1/keys"))["keys"])
+
+    async def create_key(self, **settings: Unpack[shapes.KeySettings]) -> shapes.NewKey:
+        """The answer has the `secret`, this once. The first key must be an administrator's."""
+        return cast(shapes.NewKey, await self.call("POST", "/v1/keys", json=dict(settings)))
+
+    async def rotate_key(self, id: str, *, overlap: str = "1h") -> shapes.NewKey:
+        """Give it another secret; the former one works for `overlap` more (`"0"`: not at all)."""
+        path = f"/v1/keys/{quote(id, safe='')}/rotate"
+        return cast(shapes.NewKey, await self.call("POST", path, json={"overlap": overlap}))
+
+    async def revoke_key(self, id: str) -> None:
+        await self.call("DELETE", f"/v1/keys/{quote(id, safe='')}")
+
 
 def ndjson(value: Mapping[str, Any]) -> bytes:
     """A line of JSON."""

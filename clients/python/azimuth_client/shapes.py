@@ -145,3 +145,36 @@ class Collection(TypedDict):
     active_version: int
     versions: list[Json]
     lexical_lag_seconds: float | None
+
+
+class KeySettings(TypedDict, total=False):
+    """What an API key may do; the service's documentation explains each."""
+
+    name: str
+    role: Literal["read", "write", "admin"]
+    collections: list[str]
+    filter: Filter | None
+    rate: str | None
+    expires: str | None
+    """After how long: `90d`."""
+
+
+class Key(TypedDict):
+    id: str
+    name: str
+    role: Literal["read", "write", "admin"]
+    collections: list[str]
+    filter: Filter | None
+    rate: str | None
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None
+    requests: int
+    active: bool
+
+
+class NewKey(Key):
+    secret: str
+    """Shown this once."""
+    notice: str | None
+    """What the new key changes for everybody."""

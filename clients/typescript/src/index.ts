@@ -27,6 +27,9 @@ export type Hit = SearchAnswer["hits"][number];
 export type Filter = NonNullable<Search["filter"]>;
 export type Patch = Body<`${One}/documents/{id}`, "patch">;
 export type Deleted = Answer<`${One}/documents/delete`>;
+export type KeySettings = Body<"/v1/keys">;
+export type Key = Answer<"/v1/keys", "get">["keys"][number];
+export type NewKey = Answer<"/v1/keys/{id}/rotate">;
 
 /** The service answered with an error: a problem document (RFC 9457), where it is one. */
 export class ApiError extends Error {
@@ -242,6 +245,25 @@ export class Azimuth {
   async similar(collection: string, id: string, options: { k?: number; filter?: Filter } = {}): Promise<Hit[]> {
     const path = `${pathOf(collection)}/similar/${encodeURIComponent(id)}`;
     return (await this.request<SearchAnswer>("POST", path, { body: options, repeatable: true })).hits;
+  }
+
+  /** The API keys, also those that have ended. All about keys is for administrators. */
+  async keys(): Promise<Key[]> {
+    return (await this.request<{ keys: Key[] }>("GET", "/v1/keys")).keys;
+  }
+
+  /** The answer has the `secret`, this once. The first key must be an administrator's. */
+  createKey(settings: KeySettings = {}): Promise<NewKey> {
+    return this.request("POST", "/v1/keys", { body: settings });
+  }
+
+  /** Give it another secret; the former one works for `overlap` more (`"0"`: not at all). */
+  rotateKey(id: string, overlap = "1h"): Promise<NewKey> {
+    return this.request("POST", `/v1/keys/${encodeURIComponent(id)}/rotate`, { body: { overlap } });
+  }
+
+  revokeKey(id: string): Promise<void> {
+    return this.request("DELETE", `/v1/keys/${encodeURIComponent(id)}`);
   }
 }
 

@@ -254,6 +254,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
                 versions=versions,
                 backfills=store.backfills,
                 audit=store.audit,
+                api_keys=store.api_keys,
                 test_sets=test_sets,
                 recalls=recalls,
                 documents=documents,

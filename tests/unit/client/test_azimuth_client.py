@@ -54,6 +54,16 @@ async def test_every_operation_asks_what_the_service_takes(api: Edge, monkeypatc
         with pytest.raises(ApiError, match="404") as error:
             await client.collection("papers")
         assert (error.value.status, error.value.kind) == (404, "collection-not-found")
+        root = await client.create_key(name="root", role="admin")
+    async with AsyncClient("http://t/", root["secret"], transport=transport) as client:
+        made = await client.create_key(name="ci", collections=["logs-*"], filter={"tenant": "a"}, expires="90d")
+        assert (await client.rotate_key("ci", overlap="0"))["secret"] != made["secret"]
+        assert [(one["id"], one["active"]) for one in await client.keys()] == [
+            ("ci", True),
+            ("ci", False),
+            ("root", True),
+        ]
+        await client.revoke_key("ci")
 
 
 def test_both_clients_have_every_operation() -> None:
