@@ -108,6 +108,14 @@ class DeclaredField:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SynonymRule:
+    """Words or phrases that stand for each other or, with `to`, are also searched as those, but not the reverse."""
+
+    words: tuple[str, ...]
+    to: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CollectionSettings:
     """`candidates`: documents that each leg retrieves, unless a search sets another number."""
 
@@ -122,6 +130,8 @@ class CollectionSettings:
     """None where fusion, candidates and reranking are the defaults, or were set by hand since."""
     indexed: tuple[str | DeclaredField, ...] = ()
     """Fields of the metadata that have an index for filters; a str is a field with values of any type."""
+    synonyms: tuple[SynonymRule, ...] = ()
+    """Of the lexical leg, when a query is read: the index knows nothing of them."""
 
     @property
     def field_types(self) -> FieldTypes:

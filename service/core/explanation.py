@@ -63,6 +63,8 @@ class Explanation:
     diversity: DiversityExplanation | None = None
     context: str = ""
     boosts: tuple[BoostExplanation, ...] = ()
+    synonyms: tuple[str, ...] = ()
+    """Words of passage and title that the query has by the collection's synonyms alone."""
 
     def raw_score(self, leg: Literal["dense", "lexical"]) -> float | None:
         """The best score of a leg for any query; None where it has none of the hit."""

@@ -97,10 +97,12 @@ class ParsedQuery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Highlights:
-    """The matches of a query in a passage. `fragments`: safe HTML; `spans`: [start, end) in its code points."""
+    """The matches of a query in a passage. `fragments`: safe HTML; `spans`: [start, end) in its code points;
+    `synonyms`: words of the passage that match by the collection's synonyms alone."""
 
     fragments: tuple[str, ...] = ()
     spans: tuple[tuple[int, int], ...] = ()
+    synonyms: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=64)  # each stage of a search asks anew

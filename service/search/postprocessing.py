@@ -44,7 +44,8 @@ class PostProcessor:
     async def decorate(self, context: SearchContext, hits: list[Hit]) -> list[Hit]:
         """Add highlights, vectors and the text around where the request includes them."""
         request = context.request
-        if "highlights" in request.include and hits:
+        synonyms = request.explain and context.space.collection.settings.synonyms
+        if ("highlights" in request.include or synonyms) and hits:
             texts = [text for hit in hits for text in (hit.text, hit.title)]
             work = self._lexicon.highlight(context.space.collection, request.parsed_query, texts)
             highlights = await context.run_stage("highlight", work, optional=True, in_budget=False)
@@ -61,4 +62,9 @@ class PostProcessor:
 def _highlighted(hit: Hit, text: Highlights, title: Highlights) -> Hit:
     offsets = tuple((hit.start + start, hit.start + end) for start, end in text.spans)
     marked = title.fragments[0] if title.fragments else None
-    return replace(hit, highlights=text.fragments, highlight_offsets=offsets, title_highlight=marked)
+    explanation = hit.explanation
+    if synonyms := tuple(dict.fromkeys((*text.synonyms, *title.synonyms))):
+        explanation = replace(explanation, synonyms=synonyms)
+    return replace(
+        hit, highlights=text.fragments, highlight_offsets=offsets, title_highlight=marked, explanation=explanation
+    )

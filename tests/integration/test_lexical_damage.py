@@ -9,8 +9,8 @@ import pytest
 
 from service.core.errors import LexiconUnavailable
 from service.store.lexical import lexicon as lexicon_module
-from service.store.lexical.index import mark_damaged
 from service.store.lexical.lexicon import TantivyLexicon
+from service.store.lexical.progress import mark_damaged
 from tests.feed import FileFeed
 from tests.integration.test_lexical_follower import (
     PAPERS,

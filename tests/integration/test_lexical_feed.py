@@ -15,8 +15,8 @@ from service.core.metrics import LEXICAL_REBUILDS
 from service.core.query_syntax import ParsedQuery
 from service.store.lexical import follower as follower_module
 from service.store.lexical.follower import Follower
-from service.store.lexical.index import write_progress
 from service.store.lexical.lexicon import TantivyLexicon
+from service.store.lexical.progress import write_progress
 from service.store.lexical.snapshot import copy_indexes
 from service.store.postgres import change_feed as feed_of_store
 from service.store.postgres.connection.pool import Pool

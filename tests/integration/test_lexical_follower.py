@@ -25,9 +25,9 @@ from service.core.errors import DatabaseUnavailable, LexiconUnavailable
 from service.core.query_syntax import Highlights, ParsedQuery
 from service.store.lexical import follower as follower_module
 from service.store.lexical.follower import Follower
-from service.store.lexical.index import IndexProgress, read_progress, write_progress
 from service.store.lexical.indexer import Indexer
 from service.store.lexical.lexicon import TantivyLexicon
+from service.store.lexical.progress import IndexProgress, read_progress, write_progress
 from tests.feed import FileFeed, collection
 from tests.running import running, until
 

@@ -17,6 +17,7 @@ from service.api.schemas.collections import (
     CollectionBody,
     CollectionsAnswer,
     NameBody,
+    synonyms_answer,
     version_summary,
 )
 from service.core.collections import Collection, CollectionSettings
@@ -139,7 +140,7 @@ async def copy(service: ServiceDep, actor: ActorDep, collection: CollectionPath,
 
 
 async def _answer(service: Service, collection: Collection) -> CollectionAnswer:
-    settings: Any = asdict(collection.settings)
+    settings: Any = asdict(collection.settings) | {"synonyms": synonyms_answer(collection.settings.synonyms)}
     if (tuned := collection.settings.tuned) is not None:
         settings["tuned"]["outdated"] = tuned.version != collection.active_version
     fields = await service.collections.fields(collection.id)

@@ -1,10 +1,12 @@
 """Collections and their settings, as clients send and get them."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 from typing_extensions import TypedDict
 
 from service.api.schemas.base import MAX_DIMENSIONS, CollectionNameField, RequestBody, Text, VersionNumberField, text_as
@@ -19,6 +21,7 @@ from service.core.collections import (
     FusionSettings,
     MeasuredGain,
     RerankSettings,
+    SynonymRule,
     TuningRecord,
 )
 from service.core.metadata import FieldType
@@ -26,6 +29,8 @@ from service.core.ports.lexicon import LexiconState
 from service.core.versions import EmbedderVersion, VersionState
 
 MAX_CANDIDATES = 1_000
+MAX_SYNONYM_RULES, MAX_SYNONYMS, MAX_SYNONYM_LENGTH, MAX_SYNONYM_CHARACTERS = 1_000, 20, 100, 100_000
+"""Rules of a collection, words or phrases of a list, characters of one, and of all rules together."""
 
 _DEFAULTS = CollectionSettings()
 
@@ -122,6 +127,37 @@ class DeclaredFieldBody(RequestBody):
         return self.field if self.type is None else DeclaredField(field=self.field, type=self.type)
 
 
+def _has_word(text: str) -> str:
+    if not re.search(r"[^\W_]", text):
+        raise ValueError("has no letter or digit")
+    return text
+
+
+Synonym = Annotated[Text, AfterValidator(_has_word), Field(max_length=MAX_SYNONYM_LENGTH)]
+
+
+class SynonymRuleBody(RequestBody):
+    """A search for one of `from` is also one for all of `to`, but not the reverse."""
+
+    words: Annotated[list[Synonym], Field(alias="from", min_length=1, max_length=MAX_SYNONYMS)]
+    to: Annotated[list[Synonym], Field(min_length=1, max_length=MAX_SYNONYMS)]
+
+
+Synonyms = Annotated[
+    Annotated[list[Synonym], Field(min_length=2, max_length=MAX_SYNONYMS), Tag("group")]
+    | Annotated[SynonymRuleBody, Tag("rule")],
+    Discriminator(lambda value: "group" if isinstance(value, list) else "rule"),
+]
+"""A list of what stands for each other, or a rule in one direction."""
+
+
+def _limited(rules: list[list[str] | SynonymRuleBody]) -> list[list[str] | SynonymRuleBody]:
+    texts = (text for one in rules for text in (one if isinstance(one, list) else (*one.words, *one.to)))
+    if sum(map(len, texts)) > MAX_SYNONYM_CHARACTERS:
+        raise ValueError(f"should have at most {MAX_SYNONYM_CHARACTERS} characters together")
+    return rules
+
+
 class CollectionBody(RequestBody):
     """Settings of a collection. What is left out keeps its value, or gets its default in a new collection."""
 
@@ -143,6 +179,15 @@ class CollectionBody(RequestBody):
             examples=[["year", {"field": "published", "type": "datetime"}]],
         ),
     ] = Field([])
+    synonyms: Annotated[
+        list[Synonyms],
+        AfterValidator(_limited),
+        Field(
+            max_length=MAX_SYNONYM_RULES,
+            description="Words and phrases that stand for each other in the lexical leg, or for others.",
+            examples=[[["car", "automobile"], {"from": ["tv"], "to": ["television"]}]],
+        ),
+    ] = Field([])
 
     def settings(self, base: CollectionSettings, now: datetime) -> CollectionSettings:
         """`base` with the fields changed that the client sent. An embedder is one value and is replaced as a whole.
@@ -156,6 +201,13 @@ class CollectionBody(RequestBody):
             changes["embedder"] = self.embedder.spec()
         if "indexed" in changes:
             changes["indexed"] = filters.declared([one.declared() for one in self.indexed], "indexed")
+        if "synonyms" in changes:
+            changes["synonyms"] = tuple(
+                SynonymRule(words=tuple(one))
+                if isinstance(one, list)
+                else SynonymRule(words=tuple(one.words), to=tuple(one.to))
+                for one in self.synonyms
+            )
         if self.tuned is not None:
             changes["tuned"] = self.tuned.record(now)
         changed = replace(base, **changes)
@@ -181,6 +233,14 @@ class TunedAnswer(TypedDict):
     """Another embedder version is active now: tune again."""
 
 
+SynonymRuleAnswer = TypedDict("SynonymRuleAnswer", {"from": Sequence[str], "to": Sequence[str]})
+
+
+def synonyms_answer(rules: Sequence[SynonymRule]) -> list[Sequence[str] | SynonymRuleAnswer]:
+    """As they were sent."""
+    return [{"from": one.words, "to": one.to} if one.to else one.words for one in rules]
+
+
 class SettingsAnswer(TypedDict):
     embedder: EmbedderSpec
     language: str
@@ -192,6 +252,7 @@ class SettingsAnswer(TypedDict):
     tuned: TunedAnswer | None
     """On what fusion, candidates and rerank were chosen; null where they are the defaults or were set by hand."""
     indexed: list[str | DeclaredField]
+    synonyms: list[Sequence[str] | SynonymRuleAnswer]
 
 
 class FieldAnswer(TypedDict):

@@ -47,6 +47,8 @@ class ExplanationAnswer(ExplanationFields, total=False):
     diversity: DiversityExplanation
     boosts: tuple[BoostExplanation, ...]
     """Only where there are some, in their order: with `fusion` they add up to the score before the reranker."""
+    synonyms: tuple[str, ...]
+    """Only where there are some: words of passage and title that were found by the collection's synonyms alone."""
 
 
 SCORE = (
@@ -231,6 +233,8 @@ def _explanation(explanation: Explanation) -> ExplanationAnswer:
         answer["queries"] = explanation.queries
     if explanation.boosts:
         answer["boosts"] = explanation.boosts
+    if explanation.synonyms:
+        answer["synonyms"] = explanation.synonyms
     if explanation.diversity is not None:
         answer["diversity"] = explanation.diversity
     return answer

@@ -27,9 +27,9 @@ from service.core.ports.change_feed import FollowedChanges
 from service.store.disk_space import has_room
 from service.store.file_lock import FileLock
 from service.store.lexical.analyzer import analyzer_for
-from service.store.lexical.index import is_damaged
 from service.store.lexical.indexer import Indexer
 from service.store.lexical.lexicon import TantivyLexicon
+from service.store.lexical.progress import is_damaged
 from service.store.lexical.verification import panics_raised
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import regex
 
 from service.core.query_syntax import Highlights
-from service.store.lexical.query import TermWeights
+from service.store.lexical.term_weights import TermWeights
 
 FRAGMENT_LENGTH = 200
 """Longest fragment, in characters."""
@@ -31,6 +31,7 @@ def highlighted(
     """`verbatim`: identifiers, each marked as one where it stands as it is. `apart`: words whose parts may be written
     apart."""
     matches: dict[Span, tuple[float, str]] = {}
+    synonyms: dict[str, None] = {}
     for chain in weights.chains:
         tokens = list(chain.tokens(passage, within=True, only=weights.searched(chain)))
         weight_of = weights.weigh(chain, {token.term for token in tokens})
@@ -38,6 +39,8 @@ def highlighted(
             if token.term in weight_of:
                 span = (token.start, token.end)
                 matches[span] = max(matches.get(span, (0.0, "")), (weight_of[token.term], token.term))
+                if token.term in weights.synonyms.get(chain.code, ()):
+                    synonyms[passage[token.start : token.end]] = None
     for pattern in apart:
         for found in pattern.finditer(passage):
             matches.setdefault(found.span(), (_APART_WEIGHT, pattern.pattern))
@@ -49,7 +52,7 @@ def highlighted(
     spans = merge_overlapping(sorted(matches))
     start, end = _best_window(passage, matches)
     inside = [(max(a, start) - start, min(b, end) - start) for a, b in spans if a < end and b > start]
-    return Highlights(fragments=(as_html(passage[start:end], inside),), spans=tuple(spans))
+    return Highlights(fragments=(as_html(passage[start:end], inside),), spans=tuple(spans), synonyms=tuple(synonyms))
 
 
 def merge_overlapping(spans: Sequence[Span]) -> list[Span]:

@@ -8,21 +8,18 @@
 Everything here blocks (call it in a thread). The one writer of a directory is `indexer.py`.
 """
 
-import json
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 import tantivy
 
-from service.core.change_feed import NOTHING_SEEN, IndexMark, Position, Snapshot
+from service.core.collections import SynonymRule
 from service.core.documents import StoredDocument
 from service.core.errors import LexiconUnavailable
 from service.core.ids import DocumentId
@@ -34,7 +31,9 @@ from service.store.lexical.exact_bm25 import SampleBM25
 from service.store.lexical.highlights import highlighted
 from service.store.lexical.identifiers import query_identifiers
 from service.store.lexical.passage_scorer import PassageScorer
+from service.store.lexical.progress import POSITION_FILE, IndexProgress, is_damaged, mark_damaged, read_progress
 from service.store.lexical.query import LexicalQuery, Must
+from service.store.lexical.synonyms import Synonyms
 from service.store.lexical.verification import IndexFiles, panics_raised
 from service.store.lexical.word_parts import words_apart
 
@@ -50,33 +49,6 @@ _SCORE_DIGITS = 4
 
 _CHECK_SECONDS = 0.1
 """Between two looks at the sizes of the files before a search; one takes 50 microseconds a segment."""
-
-_POSITION_FILE = "position.json"
-_DAMAGE_FILE = "damaged"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class IndexProgress:
-    """What an index contains. `complete` is False from a (re)start at zero until it has once caught up.
-
-    `generation` identifies one life of the directory: a reader that finds another one must open it anew.
-    `seen`: all changes of these transactions are in it, too, although some lie after the position.
-    `opstamp`: the number of Tantivy's commit that holds all this. `token`: see `IndexMark`.
-    """
-
-    generation: str
-    position: Position
-    complete: bool = False
-    seen: Snapshot = NOTHING_SEEN
-    opstamp: int = 0
-    token: str = ""
-
-    @property
-    def mark(self) -> IndexMark:
-        return IndexMark(generation=self.generation, token=self.token)
-
-    def includes(self, position: Position) -> bool:
-        return self.position >= position or self.seen.includes(position.xid)
 
 
 def schema() -> tantivy.Schema:
@@ -119,43 +91,6 @@ def term_counts(analyzer: Analyzer, document: StoredDocument) -> TermCounts:
     return TermCounts(document_id=document.id, content_revision=revision, counts=Counter(terms), length=len(terms))
 
 
-def read_progress(path: Path) -> IndexProgress | None:
-    """None where there is none that can be trusted."""
-    try:
-        raw = json.loads((path / _POSITION_FILE).read_bytes())
-        position = Position(**raw["position"])
-        seen = Snapshot(xmax=raw["seen"]["xmax"], running=tuple(raw["seen"]["running"]))
-        return IndexProgress(
-            generation=str(raw["generation"]),
-            position=position,
-            complete=raw["complete"] is True,
-            seen=seen,
-            opstamp=int(raw["opstamp"]),
-            token=str(raw["token"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def write_progress(path: Path, progress: IndexProgress) -> None:
-    """Atomic: a reader, or the next start after a crash, sees the old one or the new one."""
-    draft = path / f"{_POSITION_FILE}.draft"
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(asdict(progress), file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path / _POSITION_FILE)
-
-
-def mark_damaged(path: Path) -> None:
-    with suppress(OSError):
-        (path / _DAMAGE_FILE).touch()
-
-
-def is_damaged(path: Path) -> bool:
-    return (path / _DAMAGE_FILE).exists()
-
-
 class LexicalIndex:
     """A reader. Sees what was committed when it last refreshed. LexiconUnavailable where the directory is unusable."""
 
@@ -163,6 +98,7 @@ class LexicalIndex:
         self.path = path
         self._analyzer = analyzer
         self._schema = schema()
+        self._synonyms = Synonyms()
         self._files = IndexFiles(path)
         self._checked_at = 0.0
         self._unreadable = ""
@@ -178,6 +114,11 @@ class LexicalIndex:
     def progress(self) -> IndexProgress:
         """What searches see; they may see a little more."""
         return self._view[1]
+
+    def use_synonyms(self, rules: Sequence[SynonymRule]) -> None:
+        """Of all queries from now on: those that the settings of the collection have."""
+        if rules != self._synonyms.rules:
+            self._synonyms = Synonyms(rules)
 
     def stale(self) -> bool:
         """Whether something was committed since the last refresh. One stat, no reading."""
@@ -278,7 +219,7 @@ class LexicalIndex:
         with self._damage_detected(progress.generation):
             if not self._replaced and time.monotonic() - self._checked_at > _CHECK_SECONDS:
                 self._check_files()
-            yield LexicalQuery(searcher, self._schema, self._analyzer, words)
+            yield LexicalQuery(searcher, self._schema, self._analyzer, words, self._synonyms)
 
     def _only(self, ids: Sequence[DocumentId]) -> tuple[tantivy.Occur, tantivy.Query]:
         """Scored as the constant 0, so that a filter never changes a BM25 score."""
@@ -337,7 +278,7 @@ def _document_id(searcher: tantivy.Searcher, address: tantivy.DocAddress) -> Doc
 def _stamp(path: Path) -> tuple[int, int]:
     """Changes with each write of the position file."""
     try:
-        status = (path / _POSITION_FILE).stat()
+        status = (path / POSITION_FILE).stat()
     except OSError:
         return (0, 0)
     return (status.st_ino, status.st_mtime_ns)

@@ -20,16 +20,8 @@ from service.core.ids import DocumentId
 from service.core.metrics import LEXICAL_REBUILDS
 from service.store.lexical.analyzer import Analyzer
 from service.store.lexical.identifiers import index_terms
-from service.store.lexical.index import (
-    IndexProgress,
-    analysed,
-    configure,
-    indexed_text,
-    is_damaged,
-    read_progress,
-    schema,
-    write_progress,
-)
+from service.store.lexical.index import analysed, configure, indexed_text, schema
+from service.store.lexical.progress import IndexProgress, is_damaged, read_progress, write_progress
 from service.store.lexical.verification import IndexFiles, panics_raised
 from service.store.lexical.word_parts import run_grams
 

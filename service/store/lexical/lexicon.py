@@ -26,8 +26,9 @@ from service.core.ports.lexicon import LexiconState, TermCounts
 from service.core.query_syntax import Highlights, ParsedQuery
 from service.core.search import Candidate
 from service.store.lexical.analyzer import analyzer_for
-from service.store.lexical.index import IndexProgress, LexicalIndex, is_damaged, read_progress, term_counts
+from service.store.lexical.index import LexicalIndex, term_counts
 from service.store.lexical.languages import KNOWN
+from service.store.lexical.progress import IndexProgress, is_damaged, read_progress
 from service.store.lexical.query import LexicalQuery
 
 T = TypeVar("T")
@@ -227,7 +228,10 @@ class TantivyLexicon:
     async def _query(self, collection: Collection, work: Callable[[LexicalIndex], T], empty: T) -> T:
         """The result of `work` in a thread; `empty` where the collection is so new that its index must be empty."""
         index = await self._searched_index(collection)
-        return empty if index is None else await self._in_thread(lambda: work(index))
+        if index is None:
+            return empty
+        index.use_synonyms(collection.settings.synonyms)
+        return await self._in_thread(lambda: work(index))
 
     def _complete_index(self, collection: Collection) -> LexicalIndex | None:
         """The index of the collection's language or, until that is complete, of the former one."""

@@ -58,6 +58,7 @@ class PassageScorer:
         """
         words: dict[str, float] = {}
         stems: dict[str, str] = {}
+        synonyms: dict[str, float] = {}
         for chain in self._chains:
             tokens = chain.query_tokens(self._words.text)
             weights = self._weights.weigh(chain, {token.term for token in tokens})
@@ -67,8 +68,11 @@ class PassageScorer:
                 # All but the last letter, for "batteries" has the stem "batteri", and "battery" too.
                 stems[word] = stem[:-1] if len(stem) > _LEAST_STEM else stem
                 words[word] = max(words.get(word, 0.0), weights.get(token.term, 0.0))
+            also = self._weights.weigh(chain, self._weights.synonyms.get(chain.code, frozenset()))
+            synonyms |= {term.removeprefix(chain.tag): weight for term, weight in also.items()}
         rarest = sorted(words, key=lambda word: -words[word])[:_LITERALS]
         sought = {literal: words[word] for word in rarest for literal in (word, stems[word])}
+        sought |= dict(sorted(synonyms.items(), key=lambda one: -one[1])[:_LITERALS])
         sought |= dict.fromkeys(self._grams[:_LITERALS], 1.0)
         sought |= {max(parts, key=len).casefold(): 1.0 for parts in self._apart}
         verbatim = (*(one.text for one in self._identifiers), *self._words.required, *self._words.quoted)

@@ -8,20 +8,20 @@ language: where one document in twelve is German, "der" is not a rare word.
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from typing import Any
 
 import tantivy
-from rapidfuzz.distance import OSA
 
 from service.core.query_syntax import ParsedQuery, TypoTolerance
 from service.store.lexical.analyzer import Analyzer, LanguageAnalyzer, languages_of_term
 from service.store.lexical.identifiers import QUERY_LIMIT, Identifier, options, query_identifiers
 from service.store.lexical.language_detection import query_languages
 from service.store.lexical.languages import UNKNOWN
+from service.store.lexical.synonyms import Synonym, Synonyms
+from service.store.lexical.term_weights import SIMILAR, TermWeights
 from service.store.lexical.word_forms import WordForms
 from service.store.lexical.word_parts import query_grams, symbol_terms
 
@@ -35,8 +35,8 @@ SATURATION = K1 + 1
 WHOLE, PHRASE = 1.0, 0.5
 """Weights of an identifier that is found whole, and of its parts found in their order, as factors of their idf."""
 
-_DISCOUNT = (0.8, 0.5)
-"""The weight of a similar word, by the edits between."""
+_SYNONYM = 0.7
+"""The weight of a synonym beside the word that was typed, as long as it is not the rarer of the two."""
 
 TYPOS_LIMIT = 32
 """Unknown words of one query for which similar ones are searched: each costs 0.3 to 3 ms."""
@@ -48,7 +48,12 @@ class LexicalQuery:
     """One query on what one searcher sees."""
 
     def __init__(
-        self, searcher: tantivy.Searcher, schema: tantivy.Schema, analyzer: Analyzer, words: ParsedQuery
+        self,
+        searcher: tantivy.Searcher,
+        schema: tantivy.Schema,
+        analyzer: Analyzer,
+        words: ParsedQuery,
+        synonyms: Synonyms,
     ) -> None:
         self.searcher = searcher
         self._schema = schema
@@ -65,6 +70,9 @@ class LexicalQuery:
         self._chains = [analyzer.chain(code) for code in self._languages]
         self._word_forms = WordForms(searcher, analyzer.chain(UNKNOWN))
         self._all_chains = [analyzer.chain(code) for code in self._documents] or self._chains
+        self._synonyms = {
+            chain.code: synonyms.of(chain, words.text) if words.identifiers else [] for chain in self._chains
+        }
 
     def query(self) -> tantivy.Query:
         """Any of the terms that the index contains, or terms similar to those that it does not; all constraints."""
@@ -85,7 +93,38 @@ class LexicalQuery:
                 score = PHRASE * self._languages[chain.code] * idf(self.searcher.num_docs, self._frequency(term))
                 phrases = [self._phrase_query(tuple(one), len(one) - 2) for one in sequences if len(one) > 1]
                 queries.setdefault(term, []).extend(tantivy.Query.const_score_query(one, score) for one in phrases)
-        return [tantivy.Query.disjunction_max_query(one) if len(one) > 1 else one[0] for one in queries.values() if one]
+        self._add_synonyms(queries)
+        return [_best_of(one) for one in queries.values() if one]
+
+    def _add_synonyms(self, queries: dict[str, list[tantivy.Query]]) -> None:
+        """Beside what was typed, of which one or the other counts; a typed phrase becomes one query of its words.
+
+        Each is searched once, in the most probable language.
+        """
+        added = set[tuple[str, ...]]()
+        for chain in sorted(self._chains, key=lambda one: -self._languages[one.code]):
+            by_typed: dict[tuple[str, ...], list[tantivy.Query]] = defaultdict(list)
+            found = [form for one in self._synonyms[chain.code] for form in (one, *self._synonym_forms(chain, one))]
+            for typed, terms, _ in sorted(found, key=lambda one: len(one.typed)):
+                least = min(sum(self._idf(one, self._frequency(one)) for one in of) for of in (typed, terms))
+                scored = sum(idf(self.searcher.num_docs, self._frequency(one)) for one in terms)
+                if terms not in added:
+                    query = self._phrase_query(terms) if len(terms) > 1 else self._term_query(terms[0], 1.0)
+                    weight = _SYNONYM * self._languages[chain.code] * least / scored
+                    by_typed[typed].append(tantivy.Query.boost_query(query, weight))
+                    added.add(terms)
+            for typed, synonyms in by_typed.items():
+                phrase = " ".join(typed)
+                words = [_best_of(one) for term in dict.fromkeys((*typed, phrase)) if (one := queries.pop(term, None))]
+                together = [tantivy.Query.boolean_query([(Should, word) for word in words])] if words else []
+                queries[phrase] = together + synonyms
+
+    def _synonym_forms(self, chain: LanguageAnalyzer, synonym: Synonym) -> list[Synonym]:
+        """The same in documents of undetermined language."""
+        forms: list[tuple[str, ...]] = [(form,) for form in self._forms(chain, synonym.terms[0], synonym.text)]
+        if len(synonym.terms) > 1 and self._documents[UNKNOWN]:
+            forms = [(*self._analyzer.chain(UNKNOWN).terms(synonym.text),)]
+        return [synonym._replace(terms=form) for form in forms if form and form != synonym.terms]
 
     def constraints(self) -> list[tuple[tantivy.Occur, tantivy.Query]]:
         """What every hit must and must not contain. Scored as the constant 0, so that no BM25 score changes."""
@@ -249,17 +288,20 @@ class LexicalQuery:
                     found = self.searcher.search(fuzzy, 1, count=True)
                     count: int = found.count  # type: ignore[attr-defined]  # missing in Tantivy's stubs
                     if count:
-                        score = _DISCOUNT[distance - 1] * idf(self.searcher.num_docs, count)
+                        score = SIMILAR[distance - 1] * idf(self.searcher.num_docs, count)
                         queries.append(tantivy.Query.const_score_query(fuzzy, score))
             if queries:
                 yield tantivy.Query.disjunction_max_query(queries)
 
-    def highlighting(self) -> "TermWeights":
+    def highlighting(self) -> TermWeights:
         """What is searched in passages, in the languages that the query may be in."""
         terms = {chain.code: chain.highlight_terms(self._words.text) for chain in self._chains}
         phrases = " ".join((*self._words.required, *self._words.quoted))
         if phrases:
             terms = {chain.code: chain.highlight_terms(phrases) for chain in self._all_chains} | terms
+        also = {
+            code: _highlighted_synonyms(self._analyzer.chain(code), found) for code, found in self._synonyms.items()
+        }
         grams = frozenset(query_grams(self._words.text))
         misspelled: list[tuple[str, int]] = []
         if self._words.typos is not None:
@@ -269,34 +311,18 @@ class LexicalQuery:
         return TermWeights(
             rareness=cache(lambda term: idf(self.searcher.num_docs, self.searcher.doc_freq("body", term))),
             chains=[self._analyzer.chain(code) for code in likely_first],
-            terms={code: own | grams for code, own in terms.items()},
+            terms={code: own | grams | also.get(code, frozenset()) for code, own in terms.items()},
+            synonyms={code: found - terms[code] for code, found in also.items()},
             misspelled=[(term, edits) for term, edits in misspelled if edits],
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TermWeights:
-    """The weights of the terms of passages. `chains`: analyse the passages, likely ones first. `terms`: what is
-    searched, by the code of the chain. `misspelled`: terms of the query that no document has, with the edits that they
-    allow. `rareness`: the idf in the index."""
+def _best_of(queries: Sequence[tantivy.Query]) -> tantivy.Query:
+    return tantivy.Query.disjunction_max_query(list(queries)) if len(queries) > 1 else queries[0]
 
-    rareness: Callable[[str], float]
-    chains: Sequence[LanguageAnalyzer]
-    terms: Mapping[str, frozenset[str]]
-    misspelled: Sequence[tuple[str, int]]
 
-    def searched(self, chain: LanguageAnalyzer) -> frozenset[str] | None:
-        """All terms that have a weight; None where terms that are like them have one, too."""
-        return None if self.misspelled else self.terms[chain.code]
-
-    def weigh(self, chain: LanguageAnalyzer, terms: Set[str]) -> dict[str, float]:
-        """The weight of those that are searched."""
-        searched = self.terms[chain.code].intersection(terms)
-        weights = {term: self.rareness(term) for term in searched}
-        for term in terms - searched if self.misspelled else ():
-            if any(OSA.distance(wrong, term, score_cutoff=edits) <= edits for wrong, edits in self.misspelled):
-                weights[term] = _DISCOUNT[-1]
-        return weights
+def _highlighted_synonyms(chain: LanguageAnalyzer, synonyms: Iterable[Synonym]) -> frozenset[str]:
+    return frozenset[str]().union(*(chain.highlight_terms(one.text) for one in synonyms))
 
 
 def _explanation(node: Mapping[str, Any]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from service.core.change_feed import IndexMark
 from service.core.errors import NotFound
 from service.core.ids import CollectionId
 from service.core.ports.change_feed import FollowedChanges
-from service.store.lexical.index import IndexProgress, read_progress, write_progress
+from service.store.lexical.progress import IndexProgress, read_progress, write_progress
 from service.store.lexical.verification import IndexFiles
 
 _TRIES = 5

@@ -39,6 +39,7 @@ async def test_a_new_collection_has_the_defaults_and_one_active_version(api: Edg
         "candidates": 100,
         "tuned": None,
         "indexed": [],
+        "synonyms": [],
     }
     assert created["counts"] == {"documents": 0, "chunks": 0, "pending": 0, "failed": 0}
     assert (created["active_version"], created["previous_version"]) == (1, None)
@@ -210,6 +211,39 @@ async def test_fields_are_declared_and_shown(api: Edge) -> None:
     assert (await api.get("/v1/collections/papers"))["settings"]["indexed"] == ["author.name", "year"]
     gone = await api.client.put("/v1/collections/papers", json={"indexed": []})
     assert (gone.json()["settings"]["indexed"], gone.json()["fields"]) == ([], [])
+
+
+async def test_synonyms_are_kept_as_they_were_sent_and_can_be_taken_back(api: Edge) -> None:
+    synonyms = [["car", "electric vehicle"], {"from": ["tv"], "to": ["television"]}]
+    created = await api.collection(synonyms=synonyms)
+    assert created["settings"]["synonyms"] == synonyms
+    kept = await api.client.put("/v1/collections/papers", json={"recall_target": 0.9})
+    assert kept.json()["settings"]["synonyms"] == synonyms
+    copied = await api.client.put("/v1/collections/copy", json={"synonyms": kept.json()["settings"]["synonyms"]})
+    assert copied.json()["settings"]["synonyms"] == synonyms
+    gone = await api.client.put("/v1/collections/papers", json={"synonyms": []})
+    assert gone.json()["settings"]["synonyms"] == []
+
+
+@pytest.mark.parametrize(
+    ("synonyms", "field"),
+    [
+        ([["car"]], "synonyms.0.group"),
+        ([["car", "..."]], "synonyms.0.group.1"),
+        ([["car", "x" * 101]], "synonyms.0.group.1"),
+        ([["car", 3]], "synonyms.0.group.1"),
+        ([{"from": ["tv"]}], "synonyms.0.rule.to"),
+        ([{"from": [], "to": ["television"]}], "synonyms.0.rule.from"),
+        ([{"from": ["tv"], "to": ["television"], "weight": 1}], "synonyms.0.rule.weight"),
+        ([["a", "b"], "car, automobile"], "synonyms.1.rule"),
+        ([["a", "b"]] * 1_001, "synonyms"),
+        ([["x" * 100, "y" * 100]] * 501, "synonyms"),
+        ({"car": "automobile"}, "synonyms"),
+    ],
+)
+async def test_synonyms_that_cannot_be_used_are_refused(api: Edge, synonyms: Any, field: str) -> None:
+    problem = assert_problem(await api.client.put("/v1/collections/papers", json={"synonyms": synonyms}), 422)
+    assert [one["field"] for one in problem["errors"]] == [field]
 
 
 async def test_a_declared_field_may_have_a_type(api: Edge) -> None:
