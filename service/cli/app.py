@@ -1,12 +1,13 @@
-"""The `azimuth` command. Each function reads its arguments, calls the code that does the work, and prints the outcome.
+"""The `azimuth` command. Each function reads its arguments, calls the code that does the work, and returns the outcome.
 
-Exit codes: 0 done; 1 done in part (documents were refused, or checks of a version failed); 2 wrong usage or
+Exit codes: 0 done; 1 done in part (documents were refused, or checks of a version failed); 2 wrong usage, request or
 configuration; 3 the service or the database does not answer; 130 interrupted.
 """
 
 import asyncio
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,11 +37,11 @@ from service.cli import (
     tune,
     versions,
 )
-from service.cli.shell import EXIT_PARTIAL, EXIT_UNREACHABLE, EXIT_USAGE, Collection, Url, err, fail, out, print_err
+from service.cli.shell import EXIT_PARTIAL, EXIT_UNREACHABLE, Answer, Collection, Url, err, fail, out, print_err
 from service.core.errors import AzimuthError, Misconfigured, Unavailable
 from service.evaluation import beir
 from service.runtime import logging
-from service.runtime.settings import Settings
+from service.runtime.settings import CONFIG, Settings, config_file
 
 app = typer.Typer(
     name="azimuth",
@@ -48,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Vector search that cannot go wrong silently: pgvector, BM25 and reranking behind one HTTP API.\n\n"
-    "Start with `azimuth up --demo`. Settings are environment variables `AZIMUTH_*` (docs/settings.md).",
+    "Start with `azimuth up --demo`. Settings are environment variables `AZIMUTH_*`, or in a file (docs/settings.md).",
 )
 app.command()(ingest.ingest)
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
@@ -60,8 +61,16 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _use_file(config: Path | None) -> None:
+    if config is not None:
+        os.environ[CONFIG] = str(config)
+
+
 @app.callback()
 def _options(
+    config: Annotated[
+        Path | None, typer.Option("--config", callback=_use_file, is_eager=True, help="File with settings, in TOML.")
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -142,20 +151,23 @@ def worker(
 
 
 @app.command()
+@shell.answering
 def migrate(
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing; exit 1 where migrations are pending.")
     ] = False,
-) -> None:
+) -> Answer:
     """Apply pending migrations. Safe at any time, also when several processes run it at once."""
     from service.runtime import processes
 
     names = asyncio.run(processes.migrate(_settings(), apply=not check))
-    out.print("\n".join(("pending " if check else "applied ") + name for name in names) or "The schema is up to date.")
-    raise typer.Exit(EXIT_PARTIAL if check and names else 0)
+    did = "pending" if check else "applied"
+    told = "\n".join(f"{did} {name}" for name in names) or "The schema is up to date."
+    return Answer({did: names}, told, code=EXIT_PARTIAL if check and names else 0)
 
 
 @app.command()
+@shell.answering
 def search(
     text: Annotated[str, typer.Argument(help="What to look for.")],
     collection: Collection,
@@ -163,29 +175,25 @@ def search(
     k: Annotated[int, typer.Option("-k", help="Number of hits.")] = 10,
     where: Annotated[str | None, typer.Option("--filter", help='JSON, such as \'{"year": {"$gte": 2019}}\'.')] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Let the cross-encoder read the best hits.")] = False,
-    as_json: shell.AsJson = False,
     url: Url = None,
-) -> None:
+) -> Answer:
     """Search a collection of the running service."""
     request: dict[str, Any] = {"query": text, "mode": mode, "k": k, "rerank": rerank, "explain": True}
     if where is not None:
         request["filter"] = shell.parse_json(where, "--filter")
     with shell.connect(url) as client:
         answer = client.search(collection, request)
-    if as_json:
-        out.print_json(data=answer)
-        return
     table = shell.plain_table("", "score", "dense", "lexical", "id", "title", right=(0, 1, 2, 3))
     for rank, hit in enumerate(answer["hits"], start=1):
         legs = [hit["explain"].get(leg) for leg in ("dense", "lexical")]
         shown = ["" if leg is None else f"{leg['score']:.3f}" for leg in legs]
         # Text, because a string in brackets would be read as markup.
         table.add_row(str(rank), f"{hit['score']:.3f}", *shown, Text(hit["id"]), Text(hit["title"]))
-    out.print(table)
     for note in answer["degraded"]:
         err.print(f"without {note['stage']}: {note['reason']}", style="yellow", markup=False)
     plan = answer["plan"]
-    out.print(f"version {answer['embedder_version']}, {plan['dense']}, {answer['took_ms']:.1f} ms", style="dim")
+    told = f"version {answer['embedder_version']}, {plan['dense']}, {answer['took_ms']:.1f} ms"
+    return Answer(answer, table, Text(told, "dim"))
 
 
 @app.command("eval")
@@ -198,11 +206,13 @@ def evaluate(
         str, typer.Option(help="Comma-separated: dense, lexical, hybrid, rerank.")
     ] = "dense,lexical,hybrid",
     split: Annotated[str, typer.Option(help="Name of the qrels file.")] = "test",
-    as_json: Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Searches at once.")] = 1,
     upload_judgments: Annotated[
         bool, typer.Option(help="Also store the judgments as the collection's test set.")
     ] = False,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", allow_dash=True, help="Also write the figures here; `-`: nothing else.")
+    ] = None,
     url: Url = None,
 ) -> None:
     """Load a judged collection and measure retrieval through the service: nDCG@10, MRR@10, Recall@100, p50 and p95.
@@ -218,7 +228,7 @@ def evaluate(
     judged = beir.judgments(folder, split)
     name = collection or folder.resolve().name.lower().replace(".", "-")
     settings = _settings(default_log_level="warning")
-    with processes.running_service(settings, url) as address, shell.connect(address) as client:
+    with processes.running_service(settings, url or settings.url) as address, shell.connect(address) as client:
         client.ensure_collection(name)
         lines, total = load_documents.lines_of(str(folder))
         loaded = load_documents.load(client, name, lines, total, err, wait=True)
@@ -236,14 +246,30 @@ def evaluate(
     table = Table(*(column.replace("_", " ") for column in columns))
     for result in results:
         table.add_row(*(str(result[column]) for column in columns))
-    out.print(table)
     for result in results:
         for reason, times in result["degraded"].items():
             err.print(f"{result['mode']}: {times} answers without {reason}", style="yellow", markup=False)
-    if as_json is not None:
-        report: dict[str, Any] = {"collection": name, "folder": folder.name, "split": split, "azimuth": __version__}
-        report |= {"results": results, "refused": loaded.counts["refused"], "state": state}
+    report: dict[str, Any] = {"collection": name, "folder": folder.name, "split": split, "azimuth": __version__}
+    report |= {"results": results, "refused": loaded.counts["refused"], "state": state}
+    if as_json is not None and str(as_json) != "-":
         as_json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        as_json = None
+    shell.show(Answer(report, table), as_json=as_json is not None)
+
+
+@app.command()
+@shell.answering
+def config() -> Answer:
+    """Show the settings in effect, and whether the environment, the file or the default decides. Secrets are hidden."""
+    settings, origins = Settings(), Settings.origins()
+    table = shell.plain_table("setting", "value", "source")
+    found = {}
+    for name, value in settings.model_dump(mode="json").items():
+        found[name] = {"value": shell.without_passwords(value), "source": origins.get(name, "default")}
+        style = "" if name in origins else "dim"
+        table.add_row(name, Text(str(found[name]["value"])), Text(found[name]["source"]), style=style)
+    file = config_file()
+    return Answer({"file": None if file is None else str(file), "settings": found}, table)
 
 
 app.command()(reindex.reindex)
@@ -271,7 +297,8 @@ def _settings(default_log_level: str | None = None) -> Settings:
     settings = Settings()
     if default_log_level and "log_level" not in settings.model_fields_set:
         settings = settings.model_copy(update={"log_level": default_log_level})
-    keys = [key.get_secret_value() for key in (*settings.api_keys, settings.encoder_key) if key is not None]
+    secrets = (*settings.api_keys, settings.encoder_key, settings.key)
+    keys = [key.get_secret_value() for key in secrets if key is not None]
     logging.configure(settings.log_level, hidden=keys)
     return settings
 
@@ -283,21 +310,30 @@ def _print_refused(loaded: load_documents.LoadResult) -> None:
 
 
 def main() -> None:
-    """Entry point. Errors that a user can act on are printed as one line instead of a traceback."""
+    """Entry point. Errors that a user can act on are one line, or with `--json` a problem, instead of a traceback."""
     from pydantic import ValidationError
 
+    wants_json = "--json" in sys.argv  # known before the arguments are read, because that can fail
+    shell.wants_json.set(wants_json)
     try:
-        app()
-    except Unreachable as error:
-        print_err(f"{error}\nStart one with `azimuth up`.")
-        sys.exit(EXIT_UNREACHABLE)
-    except ValidationError as error:
-        for reason in error.errors():
-            print_err("AZIMUTH_" + "_".join(map(str, reason["loc"])).upper() + f": {reason['msg']}")
-        sys.exit(EXIT_USAGE)
-    except (ApiError, Misconfigured) as error:
-        print_err(str(error))
-        sys.exit(EXIT_USAGE)
-    except AzimuthError as error:
-        print_err(str(error))
-        sys.exit(EXIT_UNREACHABLE if isinstance(error, Unavailable) else EXIT_PARTIAL)
+        try:
+            sys.exit(app(standalone_mode=not wants_json))
+        except Unreachable as error:
+            shell.fail(f"{error}\nStart one with `azimuth up`.", EXIT_UNREACHABLE)
+        except ValidationError as error:
+            shell.fail("\n".join(map(_wrong_setting, error.errors())))
+        except ApiError as error:
+            shell.fail(str(error), problem=error.problem)
+        except (Misconfigured, typer.TyperException) as error:
+            shell.fail(str(error))
+        except AzimuthError as error:
+            shell.fail(str(error), EXIT_UNREACHABLE if isinstance(error, Unavailable) else EXIT_PARTIAL)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+
+
+def _wrong_setting(reason: Any) -> str:
+    name = ".".join(map(str, reason["loc"]))
+    file = Settings.origins().get(name.partition(".")[0], "")
+    where = f"{name} in {file}" if file != "environment" else f"AZIMUTH_{name.upper()}"
+    return f"{where}: {reason['msg']}"

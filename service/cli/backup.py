@@ -1,6 +1,7 @@
 """`azimuth backup` and `azimuth restore`: database and lexical indexes in one folder, and which models they need.
 
-The indexes are copied first, so that the database of the backup knows the marks of all of them.
+The indexes are copied first, so that the database of the backup knows the marks of all of them. In an object store the
+folder is one archive, because stores have no empty folders, which PostgreSQL needs.
 """
 
 import asyncio
@@ -9,7 +10,11 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
@@ -19,6 +24,7 @@ from service import __version__
 from service.cli import shell
 from service.core.errors import Misconfigured
 from service.core.periodic import utc_now
+from service.ingest.files.remote import reaching
 from service.runtime.processes import open_database
 from service.runtime.settings import Settings
 from service.store.embedded.account import server_account
@@ -26,43 +32,83 @@ from service.store.embedded.server import EmbeddedServer, programs
 from service.store.lexical.snapshot import copy_indexes
 from service.store.postgres.schema import server_checks
 
-Folder = Annotated[Path, typer.Argument(help="Of the backup.")]
+Place = Annotated[str, typer.Argument(help="Folder of the backup, or an address such as `s3://bucket/monday`.")]
+MANIFEST, ARCHIVE = "manifest.json", "backup.tar"
 
 
-def backup(folder: Folder) -> None:
+@shell.answering
+def backup(place: Place) -> shell.Answer:
     """Back up the database and the lexical indexes, also while the service runs, to a new folder.
 
     The embedded server: a base backup, with what is written meanwhile. Another one: a dump, by `pg_dump`.
     """
-    if folder.exists():
-        shell.fail(f"{folder} exists: name a new folder")
-    folder.mkdir(mode=0o700, parents=True)  # whoever reads it reads all documents
-    manifest = asyncio.run(_backup(Settings(), folder))
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))  # last: it says that the backup is whole
-    shell.print_err(f"{folder}: {len(manifest['versions'])} versions, {manifest['lexical']} lexical indexes", style="")
+    with _new_folder(place) as folder:
+        manifest = asyncio.run(_backup(Settings(), folder))
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))  # last: it says that the backup is whole
+    shell.print_err(f"{place}: {len(manifest['versions'])} versions, {manifest['lexical']} lexical indexes", style="")
+    return shell.Answer({"backup": place, **manifest})
 
 
+@contextmanager
+def _new_folder(place: str) -> Iterator[Path]:
+    """A folder that becomes the backup, or of which an archive does."""
+    if "://" not in place:
+        folder = Path(place)
+        if folder.exists():
+            shell.fail(f"{folder} exists: name a new folder")
+        folder.mkdir(mode=0o700, parents=True)  # whoever reads it reads all documents
+        yield folder
+        return
+    with reaching(place) as (files, root):
+        found = files.exists(root)
+    if found:
+        shell.fail(f"{place} exists: name a new address")
+    with TemporaryDirectory() as staged:
+        yield Path(staged)
+        with reaching(place) as (files, root):
+            with files.open(f"{root}/{ARCHIVE}", "wb") as file, tarfile.open(fileobj=file, mode="w|") as archive:
+                archive.add(staged, ".")
+            files.put_file(f"{staged}/{MANIFEST}", f"{root}/{MANIFEST}")
+
+
+@contextmanager
+def _folder_of(place: str) -> Iterator[Path]:
+    """The folder of a backup, which is fetched where it is an archive elsewhere."""
+    if "://" not in place:
+        yield Path(place)
+        return
+    with TemporaryDirectory() as folder:
+        with reaching(place) as (files, root):
+            if files.exists(f"{root}/{MANIFEST}"):
+                with files.open(f"{root}/{ARCHIVE}", "rb") as file, tarfile.open(fileobj=file, mode="r|") as archive:
+                    archive.extractall(folder, filter="data")
+        yield Path(folder)
+
+
+@shell.answering
 def restore(
-    folder: Folder,
+    place: Place,
     lexical_only: Annotated[
         bool, typer.Option("--lexical-only", help="For an API process that joins: its database has all else.")
     ] = False,
-) -> None:
+) -> shell.Answer:
     """Restore a backup into a new data folder, or into the database of AZIMUTH_DATABASE_URL in place of its tables.
 
     Indexes that do not fit the database are left out, and are built anew by the service.
     """
-    try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-    except (OSError, ValueError) as error:
-        shell.fail(f"{folder} is no whole backup: {error}")
-    settings = Settings()
-    if not lexical_only:
-        _restore_database(settings, folder)
-    copied = asyncio.run(_copy(settings, folder / "lexical", settings.data_dir / "lexical"))
+    with _folder_of(place) as folder:
+        try:
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+        except (OSError, ValueError) as error:
+            shell.fail(f"{place} is no whole backup: {error}")
+        settings = Settings()
+        if not lexical_only:
+            _restore_database(settings, folder)
+        copied = asyncio.run(_copy(settings, folder / "lexical", settings.data_dir / "lexical"))
     shell.print_err(f"{copied} of {manifest['lexical']} lexical indexes restored", style="")
     for version in manifest["versions"]:
         shell.print_err("needs {model} {revision} with the fingerprint {fingerprint}".format_map(version), style="")
+    return shell.Answer({"backup": place, "restored_lexical": copied, **manifest})
 
 
 async def _backup(settings: Settings, folder: Path) -> dict[str, Any]:

@@ -4,98 +4,94 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from service.cli import shell, tables
+from service.cli.shell import Answer
 
 Filter = Annotated[str | None, typer.Option("--filter", help="Only documents that pass, as JSON.")]
 
 
-def collections(as_json: shell.AsJson = False, url: shell.Url = None) -> None:
+@shell.answering
+def collections(url: shell.Url = None) -> Answer:
     """List the collections: documents, those that wait for the embedder or were set aside, the active version."""
     with shell.connect(url) as client:
         answer = client.call("GET", "/v1/collections")
-    if as_json:
-        shell.out.print_json(data=answer)
-        return
     table = shell.plain_table("collection", "documents", "pending", "failed", "version", right=(1, 2, 3, 4))
     for one in answer["collections"]:
         counts = (f"{one['counts'][name]:,}" for name in ("documents", "pending", "failed"))
         table.add_row(one["name"], *counts, str(one["active_version"]))
-    shell.out.print(table)
+    return Answer(answer, table)
 
 
-def jobs(as_json: shell.AsJson = False, url: shell.Url = None) -> None:
+@shell.answering
+def jobs(url: shell.Url = None) -> Answer:
     """List what is encoded, re-indexed, indexed and calibrated, or was, and how far it is."""
     with shell.connect(url) as client:
         answer = client.call("GET", "/v1/jobs")
-    if as_json:
-        shell.out.print_json(data=answer)
-        return
     table = shell.plain_table("job", "state", "phase", "progress", "started", "error")
     for one in answer["jobs"]:
         progress = "" if one["progress"] is None else "{done:,} of {total:,}".format_map(one["progress"])
         error = Text(one["error"] or "")
         table.add_row(Text(one["id"]), one["state"], one["phase"], progress, tables.local_time(one["started"]), error)
-    shell.out.print(table)
+    return Answer(answer, table)
 
 
+@shell.answering
 def duplicates(
     collection: shell.Collection,
     threshold: Annotated[float, typer.Option(min=-1, max=1, help="Least cosine of a pair.")] = 0.95,
     limit: Annotated[int, typer.Option(min=1, max=1_000, help="Most pairs.")] = 100,
     where: Filter = None,
-    as_json: shell.AsJson = False,
     url: shell.Url = None,
-) -> None:
+) -> Answer:
     """List pairs of documents that are nearly the same, the nearest first."""
-    answer = _asked("duplicates", collection, where, url, as_json, threshold=threshold, limit=limit)
-    _show(("cosine", "", ""), [(f"{one['score']:.4f}", *one["ids"]) for one in answer["pairs"]], as_json)
+    answer = _asked("duplicates", collection, where, url, threshold=threshold, limit=limit)
     shell.print_err(f"{answer['count']:,} pairs of {answer['compared']:,} documents", style="")
+    rows = [(f"{one['score']:.4f}", *one["ids"]) for one in answer["pairs"]]
+    return Answer(answer, _table(("cosine", "", ""), rows))
 
 
+@shell.answering
 def clusters(
     collection: shell.Collection,
     count: Annotated[int | None, typer.Option(min=2, max=100, help="Default: by the number of documents.")] = None,
     where: Filter = None,
-    as_json: shell.AsJson = False,
     url: shell.Url = None,
-) -> None:
+) -> Answer:
     """Group the documents of a collection, and name each group by the words that tell it from the others."""
-    answer = _asked("clusters", collection, where, url, as_json, clusters=count, members=3)
+    answer = _asked("clusters", collection, where, url, clusters=count, members=3)
     rows = [(f"{one['size']:,}", " ".join(one["words"]), ", ".join(one["ids"])) for one in answer["clusters"]]
-    _show(("documents", "words", "such as"), rows, as_json)
+    return Answer(answer, _table(("documents", "words", "such as"), rows))
 
 
+@shell.answering
 def classify(
     collection: shell.Collection,
     label: Annotated[list[str], typer.Option(help="A label in words, such as `about physics`; at least two.")],
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most documents.")] = 100,
     where: Filter = None,
-    as_json: shell.AsJson = False,
     url: shell.Url = None,
-) -> None:
+) -> Answer:
     """Give each document the label whose text is nearest to it. Examples instead of texts: see the route."""
-    answer = _asked("classify", collection, where, url, as_json, labels=label, limit=limit)
+    answer = _asked("classify", collection, where, url, labels=label, limit=limit)
     rows = [(f"{one['score']:.2f}", f"{one['margin']:.2f}", one["label"], one["id"]) for one in answer["results"]]
-    _show(("cosine", "margin", "label", "document"), rows, as_json)
+    return Answer(answer, _table(("cosine", "margin", "label", "document"), rows))
 
 
-def _asked(route: str, collection: str, where: str | None, url: str | None, as_json: bool, **body: Any) -> Any:
+def _asked(route: str, collection: str, where: str | None, url: str | None, **body: Any) -> Any:
     if where is not None:
         body["filter"] = shell.parse_json(where, "--filter")
     with shell.connect(url) as client:
         answer = client.call("POST", f"/v1/collections/{collection}/{route}", json=body)
-    if as_json:
-        shell.out.print_json(data=answer)
     if not answer["complete"]:
         shell.print_err("There are more documents than were read.", "yellow")
     return answer
 
 
-def _show(heads: tuple[str, ...], rows: Sequence[Sequence[str]], as_json: bool) -> None:
+def _table(heads: tuple[str, ...], rows: Sequence[Sequence[str]]) -> Table:
     table = shell.plain_table(*heads)
     for row in rows:
         table.add_row(*map(Text, row))
-    if not as_json:
-        shell.out.print(table)
+    return table

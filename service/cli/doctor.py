@@ -1,9 +1,11 @@
 """`azimuth doctor`: the geometry of a collection's vectors, as measures with verdicts and advice."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +16,7 @@ ORDER = ("broken", "watch", "healthy", None)
 HUBS = 3
 
 
+@shell.answering
 def doctor(
     collection: Annotated[
         str | None, typer.Option("--collection", "-c", help="Name of the collection; default: all of them.")
@@ -22,9 +25,8 @@ def doctor(
         int | None, typer.Option("--version", "-v", min=1, help="Which version; default: the active one.")
     ] = None,
     sample: Annotated[int, typer.Option("--sample", min=100, max=5_000, help="Chunks that are looked at.")] = 2_000,
-    as_json: shell.AsJson = False,
     url: shell.Url = None,
-) -> None:
+) -> shell.Answer:
     """Check the vectors of a version: collapse, hubs, duplicates, retrievability. Exit code 1 if one is broken."""
     if version is not None and collection is None:
         shell.fail("--version needs --collection: each collection has its own versions")
@@ -34,27 +36,24 @@ def doctor(
             names = [one["name"] for one in client.call("GET", "/v1/collections")["collections"]]
         params = {"sample": sample} | ({} if version is None else {"version": version})
         found = [client.call("GET", f"/v1/collections/{name}/geometry", params=params) for name in names]
-    if as_json:
-        shell.out.print_json(data=found[0] if collection is not None else {"collections": found})
-    else:
-        for one in found:
-            _print_report(one)
-    raise typer.Exit(shell.EXIT_PARTIAL if any(one["verdict"] == "broken" for one in found) else 0)
+    code = shell.EXIT_PARTIAL if any(one["verdict"] == "broken" for one in found) else 0
+    data = found[0] if collection is not None else {"collections": found}
+    return shell.Answer(data, *chain.from_iterable(map(_report, found)), code=code)
 
 
-def _print_report(found: Mapping[str, Any]) -> None:
+def _report(found: Mapping[str, Any]) -> Iterator[RenderableType]:
     looked = f"{found['sample']:,} of {found['rows']:,} chunks"
     heading = f"{found['collection']}, version {found['version']}: {found['verdict'] or 'no verdict'} ({looked})"
-    shell.out.print(Text(heading, STYLES[found["verdict"]]))
+    yield Text(heading, STYLES[found["verdict"]])
     if found["reason"]:
-        shell.print_out(found["reason"])
+        yield found["reason"]
         return
-    shell.out.print(_table(found["measures"], found["before"]))
+    yield _table(found["measures"], found["before"])
     for one in found["hubs"][:HUBS]:
         name = f"{one['id']} ({one['title']})" if one["title"] else one["id"]
-        shell.print_out(f"near to {one['occurrences']:,} others: {name}, chunk {one['chunk']}")
+        yield f"near to {one['occurrences']:,} others: {name}, chunk {one['chunk']}"
     for advice in dict.fromkeys(one["do"] for one in _worst_first(found["measures"]) if one["do"]):
-        shell.print_out(f"- {advice}")
+        yield f"- {advice}"
 
 
 def _table(measures: Iterable[Mapping[str, Any]], before: Mapping[str, Any] | None) -> Table:

@@ -1,12 +1,16 @@
 """`azimuth documents`: list, read, count and delete the documents of a collection."""
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import Annotated, Any
 
 import typer
+from rich.console import RenderableType
+from rich.json import JSON
 from rich.text import Text
 
 from service.cli import shell
+from service.cli.shell import Answer
 
 app = typer.Typer(no_args_is_help=True, help="Documents of a collection: list, get, count and delete them.")
 
@@ -20,60 +24,64 @@ def _filter(where: str | None) -> Any:
 
 
 @app.command("list")
+@shell.answering
 def list_documents(
     collection: shell.Collection,
     where: Where = None,
     limit: Annotated[int, typer.Option(min=1, help="Most documents to show.")] = 100,
-    as_json: shell.AsJson = False,
     url: shell.Url = None,
-) -> None:
+) -> Answer:
     """List documents in the order of their ids."""
     with shell.connect(url) as client:
         found = list(islice(client.documents(collection, _filter(where)), limit))
-    if as_json:
-        shell.out.print_json(data={"documents": found})
-        return
     table = shell.plain_table("id", "revision", "title or text", right=(1,))
     for one in found:
         shown = " ".join((one["title"] or one["text"]).split())[:SHOWN]
         table.add_row(Text(one["id"]), str(one["revision"]), Text(shown))
-    shell.out.print(table)
+    return Answer({"documents": found}, table)
 
 
 @app.command()
+@shell.answering
 def get(
     ids: Annotated[list[str], typer.Argument(help="Their ids.")],
     collection: shell.Collection,
     vectors: Annotated[bool, typer.Option("--vectors", help="With the vectors of the active version.")] = False,
     url: shell.Url = None,
-) -> None:
-    """Print documents as JSON. Exit code 1 where one is not there."""
+) -> Answer:
+    """Print documents, always as JSON. Exit code 1 where one is not there."""
     with shell.connect(url) as client:
         found = client.fetch(collection, ids, include=["text", "metadata", *(["vectors"] if vectors else [])])
-    shell.out.print_json(data={"documents": found})
-    if missing := sorted(set(ids) - {one["id"] for one in found}):
-        shell.fail(f"not there: {', '.join(missing)}", shell.EXIT_PARTIAL)
+    missing = sorted(set(ids) - {one["id"] for one in found})
+    return _partial({"documents": found, "missing": missing}, JSON.from_data({"documents": found}))
 
 
 @app.command()
-def count(collection: shell.Collection, where: Where = None, url: shell.Url = None) -> None:
+@shell.answering
+def count(collection: shell.Collection, where: Where = None, url: shell.Url = None) -> Answer:
     """Count the documents, or those that pass a filter."""
     with shell.connect(url) as client:
-        shell.print_out(str(client.count(collection, _filter(where))))
+        found = client.count(collection, _filter(where))
+    return Answer({"count": found}, str(found))
 
 
 @app.command()
+@shell.answering
 def delete(
     collection: shell.Collection,
     ids: Annotated[list[str] | None, typer.Argument(help="Their ids.")] = None,
     where: Where = None,
     url: shell.Url = None,
-) -> None:
+) -> Answer:
     """Delete documents by their ids, or those that pass a filter. Exit code 1 where one is not there."""
     if bool(ids) == (where is not None):
         shell.fail("name documents, or give a --filter")
     with shell.connect(url) as client:
         done = client.delete(collection, ids or None, filter=_filter(where))
-    shell.print_out(f"{done['deleted']} deleted")
-    if missing := done.get("missing"):
-        shell.fail(f"not there: {', '.join(missing)}", shell.EXIT_PARTIAL)
+    return _partial(done, f"{done['deleted']} deleted")
+
+
+def _partial(found: Mapping[str, Any], shown: RenderableType) -> Answer:
+    if missing := found.get("missing"):
+        shell.print_err(f"not there: {', '.join(missing)}")
+    return Answer(found, shown, code=shell.EXIT_PARTIAL if missing else 0)

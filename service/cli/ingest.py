@@ -17,7 +17,7 @@ import typer
 from azimuth_client.shapes import StoredDocument
 from service.cli import load_documents, shell
 from service.cli.load_documents import LoadResult
-from service.cli.shell import EXIT_PARTIAL, Collection, Url, err, print_err
+from service.cli.shell import EXIT_PARTIAL, Answer, Collection, Url, err, print_err
 from service.client.http_client import Client
 from service.ingest.files.found import FoundFile, checked
 from service.ingest.files.read import SOURCE, FileReader
@@ -25,6 +25,7 @@ from service.ingest.files.read import SOURCE, FileReader
 _BEGINNINGS = ((b"%PDF-", ".pdf"), (b"PK\x03\x04", ".zip"), (b"\x1f\x8b", ".gz"), (b"[", ".json"), (b"<", ".html"))
 
 
+@shell.answering
 def ingest(
     sources: Annotated[
         list[str],
@@ -39,9 +40,8 @@ def ingest(
         str | None, typer.Option("--source", help="How documents tell their source; default: its absolute path.")
     ] = None,
     metadata: Annotated[str | None, typer.Option(help="JSON object that is added to each document's metadata.")] = None,
-    as_json: shell.AsJson = False,
     url: Url = None,
-) -> None:
+) -> Answer:
     """Load documents: one JSON object a line (`{"id", "title", "text", "metadata"}`), or files of any kind.
 
     Creates the collection if it is missing and anything was read. A second run leaves what did not change unchanged.
@@ -72,7 +72,7 @@ def ingest(
             deleted = _delete_gone(client, collection, roots, reader, ids, refused, prune=prune)
         elif prune:
             reader.problems["--prune"] = "nothing was read, so nothing is deleted"
-    _tell(loaded, reader, first is not None, deleted, as_json=as_json)
+    return _told(loaded, reader, first is not None, deleted)
 
 
 def _documents(source: str) -> tuple[Iterator[bytes], int | None] | None:
@@ -129,7 +129,7 @@ def _delete_gone(
     return client.delete(collection, found)["deleted"]
 
 
-def _tell(loaded: LoadResult, reader: FileReader, any_read: bool, deleted: int, *, as_json: bool) -> None:
+def _told(loaded: LoadResult, reader: FileReader, any_read: bool, deleted: int) -> Answer:
     for error in loaded.errors[:20]:
         print_err(f"{reader.file_of(error['line']) or 'line ' + str(error['line'])}: {error['error']}")
     for file, reason in reader.problems.items():
@@ -138,12 +138,9 @@ def _tell(loaded: LoadResult, reader: FileReader, any_read: bool, deleted: int, 
         print_err(f"{file}: skipped, it {reason}", style="yellow")
     if not any_read:
         print_err("Nothing was read, so nothing was changed.")
-    counts = {**loaded.counts, **({"deleted": deleted} if deleted else {})}
-    if as_json:
-        told = {"files": len(reader.read), "not_read": reader.problems, "skipped": reader.skipped}
-        shell.out.print_json(data={**counts, **told, "errors": loaded.errors})
-    else:
-        files = {"files read": len(reader.read), "not read": len(reader.problems)}
-        counts |= {what: count for what, count in files.items() if count}
-        shell.print_out(", ".join(f"{count} {what}" for what, count in counts.items()))
-    raise typer.Exit(EXIT_PARTIAL if loaded.counts["refused"] or reader.problems or not any_read else 0)
+    told = {"files": len(reader.read), "not_read": reader.problems, "skipped": reader.skipped, "errors": loaded.errors}
+    also = {"deleted": deleted, "files read": len(reader.read), "not read": len(reader.problems)}
+    counts = loaded.counts | {what: count for what, count in also.items() if count}
+    code = EXIT_PARTIAL if loaded.counts["refused"] or reader.problems or not any_read else 0
+    shown = ", ".join(f"{count} {what}" for what, count in counts.items())
+    return Answer({**loaded.counts, "deleted": deleted, **told}, shown, code=code)

@@ -15,6 +15,7 @@ import typer
 from rich.text import Text
 
 from service.cli import shell
+from service.cli.shell import Answer
 from service.core.access import KeyRole, new_key, new_secret, parse_duration
 from service.core.errors import Invalid
 from service.core.periodic import utc_now
@@ -30,6 +31,7 @@ _HIDDEN = {"digest", "created_at", "requests"}
 
 
 @app.command()
+@shell.answering
 def create(
     name: Annotated[str | None, typer.Argument(help="For logs and audit trails; default: made of its digest.")] = None,
     role: Annotated[KeyRole, typer.Option(help="What it may do.")] = "read",
@@ -39,7 +41,7 @@ def create(
         str | None, typer.Option("--filter", help="JSON; only documents that pass exist for this key.")
     ] = None,
     expires: Annotated[str | None, typer.Option(metavar="TIME", help="After 12h, 90d ...; default: never.")] = None,
-) -> None:
+) -> Answer:
     """Create a key and print its secret, which is shown this once. From the first key on, every request needs one."""
     try:
         key, secret = new_key(
@@ -55,14 +57,15 @@ def create(
         shell.fail(error.detail)
     _run(lambda keys: keys.create(key, _ACTOR))
     shell.print_err(f"The key {key.name}, which is shown this once:", style="")
-    shell.print_out(secret)
+    return Answer({"name": key.name, "secret": secret, "role": role, "expires_at": key.expires_at}, secret)
 
 
 @app.command()
+@shell.answering
 def rotate(
     name: Name,
     overlap: Annotated[str, typer.Option(metavar="TIME", help="How long the former secret goes on working.")] = "1h",
-) -> None:
+) -> Answer:
     """Give a key another secret and print it. If the former one leaked, use `--overlap 0`."""
     try:
         remaining = parse_duration(overlap, "--overlap")
@@ -73,37 +76,38 @@ def rotate(
     shell.print_err(
         f"The new secret of {name}, which is shown this once; the former one ends in {remaining}:", style=""
     )
-    shell.print_out(secret)
+    return Answer({"name": name, "secret": secret}, secret)
 
 
 @app.command()
-def revoke(name: Name) -> None:
+@shell.answering
+def revoke(name: Name) -> Answer:
     """End a key, with all its secrets, within seconds."""
     _run(lambda keys: keys.end(name, utc_now(), _ACTOR))
     shell.print_err(f"{name} is revoked.", style="")
+    return Answer({"name": name, "revoked": True})
 
 
 @app.command("list")
-def list_keys(as_json: shell.AsJson = False) -> None:
+@shell.answering
+def list_keys() -> Answer:
     """List the keys, without their secrets."""
     rows = [{**asdict(key), "active": key.living(utc_now())} for key in _run(lambda keys: keys.all())]
-    _print([{name: value for name, value in row.items() if name not in _HIDDEN} for row in rows], as_json)
+    return _listed([{name: value for name, value in row.items() if name not in _HIDDEN} for row in rows])
 
 
 @app.command()
-def audit(as_json: shell.AsJson = False) -> None:
+@shell.answering
+def audit() -> Answer:
     """List who created, rotated and revoked which key, newest first."""
-    _print(_run(lambda keys: keys.changes()), as_json)
+    return _listed(_run(lambda keys: keys.changes()))
 
 
-def _print(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    if as_json or not rows:
-        shell.out.print_json(data=list(rows), default=str)
-        return
-    table = shell.plain_table(*rows[0])
+def _listed(rows: Sequence[Mapping[str, Any]]) -> Answer:
+    table = shell.plain_table(*next(iter(rows), ()))
     for row in rows:
         table.add_row(*map(_cell, row.values()))
-    shell.out.print(table)
+    return Answer(list(rows), table if rows else "[]")
 
 
 def _cell(value: Any) -> Text:

@@ -22,7 +22,7 @@ def mcp(url: shell.Url = None) -> None:
     from service.api.mcp_tools import create_server
 
     settings = Settings()
-    address, key = httpx.URL(url or settings.address()), shell.key_of(settings)
+    address, key = httpx.URL(url or settings.service_url), settings.client_key
     service = httpx.AsyncHTTPTransport(verify=verification(address, settings.tls_certificate))
 
     async def send(_: "Request | None", asked: httpx.Request) -> httpx.Response:

@@ -11,6 +11,7 @@ from service.core.collections import Storage
 _DEFAULT_LOAD, _DEFAULT_MACHINE = capacity.Load(chunks=0, qps=0), capacity.Machine()
 
 
+@shell.answering
 def plan(
     chunks: Annotated[float, typer.Option(min=1, max=1e12, help="Passages in all: 1e8.")],
     qps: Annotated[float, typer.Option(min=0, max=1e7, help="Hybrid searches a second.")] = 10.0,
@@ -25,8 +26,7 @@ def plan(
         float, typer.Option(min=0.01, help="Encoded a second by a core; a GPU counts as the cores of its machine.")
     ] = _DEFAULT_MACHINE.passages_per_core,
     days: Annotated[float, typer.Option(min=0.01, help="In which everything is to be encoded.")] = 7.0,
-    as_json: shell.AsJson = False,
-) -> None:
+) -> shell.Answer:
     """Plan machines, memory and disk. Nothing is contacted; docs/scaling.md has the model and its sources."""
     amounts = (chunks, qps, chunks_per_document, characters, memory_gb, price, passages_per_core, days)
     if not all(map(math.isfinite, amounts)):
@@ -41,9 +41,6 @@ def plan(
     )
     machine = capacity.Machine(cores=cores, memory_gb=memory_gb, price=price, passages_per_core=passages_per_core)
     found = capacity.plan(load, machine, days)
-    if as_json:
-        shell.out.print_json(data=found)
-        return
     rows = {f"disk: {name}": f"{size / 1e9:,.1f} GB" for name, size in found["disk_bytes"].items()}
     rows |= {
         "memory: databases, together": f"{found['database_memory_bytes'] / 1e9:,.1f} GB",
@@ -55,6 +52,6 @@ def plan(
     table = shell.plain_table("part", "amount", right=(1,))
     for row in (*rows.items(), ("price of a month", f"{found['price']:,.0f}")):
         table.add_row(*row)
-    shell.out.print(table)
     for end in found["ends"]:
         shell.print_err(end)
+    return shell.Answer(found, table)

@@ -14,6 +14,7 @@ from service.client.http_client import Client
 from service.evaluation import beir
 
 
+@shell.answering
 def reindex(
     collection: shell.Collection,
     embedder: Annotated[
@@ -37,7 +38,6 @@ def reindex(
     promote: Annotated[bool, typer.Option("--promote", help="Promote it at once if all checks pass.")] = False,
     force: shell.Force = False,
     note: shell.Note = "",
-    as_json: shell.AsJson = False,
     url: shell.Url = None,
 ) -> None:
     """Register a new version of a live collection, follow its backfill, show the evidence, and promote it if asked.
@@ -60,18 +60,16 @@ def reindex(
             active = next(one for one in found["versions"] if one["number"] == found["active_version"])
             spec = _given(**active["embedder"]) | spec
         body["embedder"] = spec
-        judged_at = None if test_set is None else upload(client, collection, test_set)
+        judged_at = None
+        if test_set is not None:
+            judged_at = datetime.fromisoformat(upload(client, collection, test_set)["uploaded_at"])
         number, new = client.register(collection, {name: value for name, value in body.items() if value})
         stands = "is registered" if new else "has the same embedder, chunking and index"
         shell.print_err(f"Version {number} of {collection} {stands}.", "dim")
         version = _follow_or_explain(client, collection, number, judged_at, url)
-        if as_json:
-            shell.out.print_json(data=version)
-        elif version["checks"]:
-            shell.out.print(tables.evidence(version["checks"]))
-        _promote_or_explain(
-            client, collection, version, promote=promote, force=force, note=note, ask=not as_json, url=url
-        )
+        evidence = [tables.evidence(version["checks"])] if version["checks"] else []
+        shell.show(shell.Answer(version, *evidence), as_json=shell.wants_json.get())
+        _promote_or_explain(client, collection, version, promote=promote, force=force, note=note, url=url)
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -95,15 +93,7 @@ def _follow_or_explain(
 
 
 def _promote_or_explain(
-    client: Client,
-    collection: str,
-    version: dict[str, Any],
-    *,
-    promote: bool,
-    force: bool,
-    note: str,
-    ask: bool,
-    url: str | None,
+    client: Client, collection: str, version: dict[str, Any], *, promote: bool, force: bool, note: str, url: str | None
 ) -> None:
     """Promote the version if an option or the user asks for it; otherwise print how to do it."""
     number, state = version["number"], version["state"]
@@ -116,10 +106,11 @@ def _promote_or_explain(
     if state != "ready":
         shell.fail(f"Version {number} is {state}: it was ended by another operator.", shell.EXIT_PARTIAL)
     failed = [check["name"] for check in version["checks"] if check["passed"] is False]
-    if not promote and not failed and ask and shell.interactive():
+    if not promote and not failed and not shell.wants_json.get() and shell.interactive():
         promote = typer.confirm(f"Promote version {number}?", default=False)
     if promote:
-        shell.print_err(promote_version(client, collection, number, force=force, note=note, url=url), "green")
+        _, told = promote_version(client, collection, number, force=force, note=note, url=url)
+        shell.print_err(told, "green")
         return
     by = shell.command_line(f"versions promote {number}" + (" --force" if failed else ""), collection, url)
     if failed:

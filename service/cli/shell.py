@@ -1,18 +1,27 @@
-"""What all commands share: printing, common options, exit codes, and the client of the service."""
+"""What all commands share: answers for people and for programs, common options, exit codes, and the client."""
 
+import functools
+import inspect
 import json
-import os
+import re
 import sys
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from service.client.http_client import Client
 from service.runtime.settings import Settings
 
 EXIT_PARTIAL, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
+_PROBLEMS = {
+    EXIT_PARTIAL: ("done-in-part", "Not everything could be done."),
+    EXIT_USAGE: ("wrong-usage", "The command, a setting or the request is wrong."),
+    EXIT_UNREACHABLE: ("unavailable", "The service or the database does not answer."),
+}
 
 out = Console()
 err = Console(stderr=True)
@@ -20,20 +29,64 @@ err = Console(stderr=True)
 Collection = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
 Url = Annotated[
     str | None,
-    typer.Option("--url", envvar="AZIMUTH_URL", help="Address of the service; default: AZIMUTH_HOST and AZIMUTH_PORT."),
+    typer.Option("--url", help="Address of the service; default: the setting `url`, else `host` and `port`."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
 Note = Annotated[str, typer.Option("--note", help="The reason; it is kept in the audit trail.")]
 Force = Annotated[bool, typer.Option("--force", help="Promote even where checks failed; the audit trail records it.")]
+
+wants_json: ContextVar[bool] = ContextVar("wants_json", default=False)
+"""Whether the command that runs was given `--json`."""
+
+
+class Answer:
+    """What a command found. `data`: for programs, with the names of the API; `shown`: for people, part by part."""
+
+    def __init__(self, data: Any, *shown: RenderableType, code: int = 0) -> None:
+        self.data, self.shown, self.code = data, shown, code
+
+
+def answering(function: Callable[..., Answer | None]) -> Callable[..., None]:
+    """The command that shows the answer of a function, with the option `--json`, and exits with its code."""
+    option = Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")]
+
+    @functools.wraps(function)
+    def command(as_json: bool = False, **options: Any) -> None:
+        token = wants_json.set(as_json)
+        try:
+            if (answer := function(**options)) is not None:
+                show(answer, as_json=as_json)
+                raise typer.Exit(answer.code)
+        finally:
+            wants_json.reset(token)
+
+    keyword = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+    signature = inspect.signature(function)
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]  # where typer reads the options
+        parameters=[*signature.parameters.values(), keyword]
+    )
+    command.__annotations__ = {**function.__annotations__, "as_json": option}
+    return command
+
+
+def show(answer: Answer, *, as_json: bool) -> None:
+    if as_json:
+        out.print_json(data=answer.data, default=str)
+        return
+    for one in answer.shown:
+        print_out(one) if isinstance(one, str) else out.print(one)
+
+
+def without_passwords(value: Any) -> Any:
+    """The same setting with the passwords of its addresses hidden."""
+    if isinstance(value, list):
+        return [without_passwords(one) for one in value]
+    hidden = r"(?<=:)[^:@/\s]*(?=@)|(?<=password=)\S+"
+    return re.sub(hidden, "**********", value) if isinstance(value, str) else value
 
 
 def connect(url: str | None) -> Client:
     settings = Settings()
-    return Client(url or settings.address(), key_of(settings), settings.tls_certificate)
-
-
-def key_of(settings: Settings) -> str | None:
-    return os.environ.get("AZIMUTH_KEY") or (settings.api_keys[0].get_secret_value() if settings.api_keys else None)
+    return Client(url or settings.service_url, settings.client_key, settings.tls_certificate)
 
 
 def print_err(message: str, style: str = "red") -> None:
@@ -53,8 +106,14 @@ def parse_json(text: str, where: str) -> Any:
         fail(f"{where} is not JSON: {error}")
 
 
-def fail(message: str, code: int = EXIT_USAGE) -> NoReturn:
-    print_err(message)
+def fail(message: str, code: int = EXIT_USAGE, problem: dict[str, Any] | None = None) -> NoReturn:
+    """End the command. With `--json` the last line of standard error is a problem: the service's, or one of our own."""
+    if wants_json.get():
+        kind, title = _PROBLEMS[code]
+        own = {"type": f"urn:azimuth:error:{kind}", "title": title, "detail": message}
+        sys.stderr.write(json.dumps({**(problem or own), "exit_code": code}) + "\n")
+    else:
+        print_err(message)
     raise typer.Exit(code)
 
 
@@ -68,7 +127,7 @@ def plain_table(*heads: str, right: tuple[int, ...] = (), show_header: bool = Tr
 
 def command_line(words: str, collection: str, url: str | None) -> str:
     """A command that the user can copy, for the same collection of the same service."""
-    elsewhere = f" --url {url}" if url and url != os.environ.get("AZIMUTH_URL") else ""
+    elsewhere = f" --url {url}" if url else ""
     return f"azimuth {words} -c {collection}{elsewhere}"
 
 

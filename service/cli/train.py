@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="Train
 
 
 @app.command()
+@shell.answering
 def reranker(
     folders: Annotated[
         list[str],
@@ -40,7 +42,7 @@ def reranker(
     backbone: Annotated[str, typer.Option(help="The encoder beneath: bundled, a folder, or a hub id.")] = (
         "all-MiniLM-L6-v2"
     ),
-) -> None:
+) -> shell.Answer:
     """Train a cross-encoder on judged collections: a LoRA adapter of a few MB on the bundled encoder.
 
     `azimuth train reranker scifact=train*3,titles medquad=titles*0.3 --out my-reranker`, then serve with
@@ -72,10 +74,15 @@ def reranker(
         command=shlex.join(["azimuth", *sys.argv[1:]]),
         notify=lambda message: shell.print_err(message, "dim"),
     )
-    for part, found in held_out.items():
-        on_top = f"{found.first_stage:.3f} by the first stage, {found.reranker:.3f} by the reranker"
-        shell.print_out(f"{part}: right passage on top of {found.lists} held-out lists: {on_top}")
-    shell.print_out(f"{out}: {report.steps:,} steps, {report.tokens:,} tokens in {report.seconds / 60:.1f} minutes")
+    told = [
+        f"{part}: right passage on top of {found.lists} held-out lists: {found.first_stage:.3f} by the first stage, "
+        f"{found.reranker:.3f} by the reranker"
+        for part, found in held_out.items()
+    ]
+    figures = {"steps": report.steps, "tokens": report.tokens, "seconds": report.seconds}
+    data = {"out": str(out), **figures, "held_out": {part: asdict(found) for part, found in held_out.items()}}
+    spent = f"{out}: {report.steps:,} steps, {report.tokens:,} tokens in {report.seconds / 60:.1f} minutes"
+    return shell.Answer(data, *told, spent)
 
 
-app.command()(train_embedder.embedder)
+app.command()(shell.answering(train_embedder.embedder))

@@ -54,7 +54,7 @@ def embedder(
     licence: Annotated[str, typer.Option(help="Of the documents, for the model card.")] = "",
     seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 7,
     url: shell.Url = None,
-) -> None:
+) -> shell.Answer:
     """Adapt an embedder to a collection: its questions, its words, its codenames.
 
     A tenth of the queries is put aside. The model is written if it ranks them better than the one that it was made of;
@@ -98,7 +98,7 @@ def embedder(
         kept=settings.data_dir / "models",
         notify=lambda message: shell.print_err(message, "dim"),
     )
-    _print_report(report, out, collection)
+    return _report(report, out, collection)
 
 
 def _training_subject(
@@ -127,20 +127,24 @@ def _training_subject(
     return subject, f"{spec['model']}@{spec['revision']}" if spec["revision"] else spec["model"]
 
 
-def _print_report(report: "BiEncoderReport", out: Path, collection: str | None) -> None:
+def _report(report: "BiEncoderReport", out: Path, collection: str | None) -> shell.Answer:
     table = Table(
         "model", f"nDCG@10 of {len(report.chosen.scores):,} queries put aside", box=None, padding=(0, 2, 0, 0)
     )
     for candidate in report.candidates:
         style = "green" if candidate is report.chosen else ""
         table.add_row(candidate.name, f"{candidate.mean:.4f}", style=style)
-    shell.out.print(table)
+    figures = {"steps": report.steps, "seconds": report.seconds, "chosen": report.chosen.name}
+    ndcg = {"queries": len(report.chosen.scores), "ndcg_at_10": {one.name: one.mean for one in report.candidates}}
+    data = {"out": str(out) if report.better else None, **figures, **ndcg}
     if not report.better:
-        shell.fail("Nothing was better than the model as it was: nothing is written.", shell.EXIT_PARTIAL)
+        shell.print_err("Nothing was better than the model as it was: nothing is written.")
+        return shell.Answer(data, table, code=shell.EXIT_PARTIAL)
     gain = report.gain
-    shell.print_out(
+    told = (
         f"{out}: {report.chosen.name}, {gain.mean:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}],"
         f" {report.steps:,} steps in {report.seconds / 60:.1f} minutes"
     )
     register = f"azimuth reindex -c {collection or 'COLLECTION'} --embedder {out.resolve()}"
     shell.print_err(f"With {out.resolve()} in AZIMUTH_MODELS of the service: {register}", "dim")
+    return shell.Answer(data, table, told)

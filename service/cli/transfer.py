@@ -42,13 +42,13 @@ def export(
     shell.print_err(f"{count:,} documents", style="")
 
 
+@shell.answering
 def import_collection(
     source: Annotated[str, typer.Argument(help="What `azimuth export` wrote (also .gz), or - for standard input.")],
     collection: shell.Collection,
     wait: Annotated[bool, typer.Option(help="Wait until everything is encoded.")] = True,
-    as_json: shell.AsJson = False,
     url: shell.Url = None,
-) -> None:
+) -> shell.Answer:
     """Make a collection equal to the one that was exported. If it broke off, run it again: what is there is unchanged.
 
     A collection that exists keeps its settings, and must have the same embedder.
@@ -66,8 +66,8 @@ def import_collection(
     for error in loaded.errors[:20]:
         shell.print_err(f"document {error['line']}: {error['error']}")
     shown = ", ".join(f"{count} {what}" for what, count in loaded.counts.items())
-    shell.out.print_json(data=loaded.counts) if as_json else shell.print_out(shown)
-    raise typer.Exit(shell.EXIT_PARTIAL if loaded.counts["refused"] else 0)
+    code = shell.EXIT_PARTIAL if loaded.counts["refused"] else 0
+    return shell.Answer({**loaded.counts, "errors": loaded.errors}, shown, code=code)
 
 
 def _described(collection: Mapping[str, Any]) -> dict[str, Any]:

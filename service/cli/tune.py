@@ -9,12 +9,14 @@ import typer
 from rich.table import Table
 
 from service.cli import choose_ranking, load_documents, shell, tables
+from service.cli.shell import Answer
 from service.client.http_client import Client
 from service.evaluation import beir
 from service.evaluation.cross_validation import Selection
 from service.evaluation.replay import RankingSettings
 
 
+@shell.answering
 def tune_collection(
     collection: shell.Collection,
     judgments: Annotated[
@@ -30,9 +32,8 @@ def tune_collection(
         bool,
         typer.Option("--check", help="Only say whether the collection is tuned; exit code 1 where it is outdated."),
     ] = False,
-    as_json: shell.AsJson = False,
     url: shell.Url = None,
-) -> None:
+) -> Answer:
     """Find the fusion, candidates and reranking that answer judged queries best, and set them with the evidence.
 
     Each choice is judged on queries that it was not made on (cross-validation). What gains nothing beyond the noise
@@ -40,8 +41,7 @@ def tune_collection(
     """
     with shell.connect(url) as client:
         if check:
-            _print_tuning_state(client.call("GET", f"/v1/collections/{collection}"), as_json)
-            return
+            return _tuning_state(client.call("GET", f"/v1/collections/{collection}"))
         client.call("GET", f"/v1/collections/{collection}")  # a wrong name is told before a wrong folder
         judged = _stored_judgments(client, collection) if judgments is None else beir.judgments(judgments, split)
         with load_documents.progress_bar(shell.err) as progress:
@@ -56,18 +56,14 @@ def tune_collection(
         wanted = found.settings()
         if wanted and not dry_run:
             client.call("PUT", f"/v1/collections/{collection}", json=wanted)
-    if as_json:
-        shell.out.print_json(data=_outcome_json(found, stored=bool(wanted) and not dry_run))
-        return
-    shell.out.print(_table(found))
     if found.reranker_missing is not None:
         shell.print_err(f"only fusion and candidates were tuned, without reranking: {found.reranker_missing}", "yellow")
+    told = f"{collection} has {_ranking_text(found.after)} from now on, with the evidence."
     if not wanted:
-        shell.print_out(f"Nothing is better beyond the noise: {collection} stays as it is.")
+        told = f"Nothing is better beyond the noise: {collection} stays as it is."
     elif dry_run:
-        shell.print_out(f"{collection} would get {_ranking_text(found.after)}.")
-    else:
-        shell.print_out(f"{collection} has {_ranking_text(found.after)} from now on, with the evidence.")
+        told = f"{collection} would get {_ranking_text(found.after)}."
+    return Answer(_outcome_json(found, stored=bool(wanted) and not dry_run), _table(found), told)
 
 
 def _stored_judgments(client: Client, collection: str) -> beir.BeirJudgments:
@@ -83,17 +79,14 @@ def _stored_judgments(client: Client, collection: str) -> beir.BeirJudgments:
     return beir.BeirJudgments(queries={row["_id"]: row["text"] for row in kept["set"]["queries"]}, grades=grades)
 
 
-def _print_tuning_state(collection: dict[str, Any], as_json: bool) -> None:
-    tuned = collection["settings"]["tuned"]
-    if as_json:
-        shell.out.print_json(data={"tuned": tuned})
-    elif tuned is None:
-        shell.print_out(f"{collection['name']} is not tuned.")
-    else:
-        queries = f"{tuned['queries']} queries, {tables.local_time(tuned['at'])}"
-        shell.print_out(f"{collection['name']} was tuned on version {tuned['version']} with {queries}.")
-    if tuned is not None and tuned["outdated"]:
-        shell.fail(f"Version {collection['active_version']} is active now: tune again.", shell.EXIT_PARTIAL)
+def _tuning_state(collection: dict[str, Any]) -> Answer:
+    if (tuned := collection["settings"]["tuned"]) is None:
+        return Answer({"tuned": None}, f"{collection['name']} is not tuned.")
+    queries = f"{tuned['queries']} queries, {tables.local_time(tuned['at'])}"
+    if tuned["outdated"]:
+        shell.print_err(f"Version {collection['active_version']} is active now: tune again.")
+    told = f"{collection['name']} was tuned on version {tuned['version']} with {queries}."
+    return Answer({"tuned": tuned}, told, code=shell.EXIT_PARTIAL if tuned["outdated"] else 0)
 
 
 def _table(found: choose_ranking.TuningOutcome) -> Table:

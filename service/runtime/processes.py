@@ -268,8 +268,7 @@ def running_service(settings: Settings, url: str | None) -> Iterator[str]:
 
 
 def _client(settings: Settings, address: str) -> Client:
-    key = settings.api_keys[0].get_secret_value() if settings.api_keys else None
-    return Client(address, key, settings.tls_certificate)
+    return Client(address, settings.client_key, settings.tls_certificate)
 
 
 def _unused_port() -> int:

@@ -1,10 +1,27 @@
-"""Settings, read from the environment (`AZIMUTH_*`) by the runtime and the commands. docs/settings.md lists them."""
+"""Settings of the service and of the commands, from the environment (`AZIMUTH_*`) and a file in TOML.
 
+Environment variables win over the file. docs/settings.md lists the settings, and where the file is looked for.
+"""
+
+import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, IPvAnyNetwork, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from service.core.errors import Misconfigured
+
+CONFIG = "AZIMUTH_CONFIG"
+"""The variable that names the file; `--config` sets it, so that child processes read the same."""
 
 NO_RERANKER = "none"
 Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
@@ -32,6 +49,10 @@ class Settings(BaseSettings):
         env_prefix="AZIMUTH_", frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
     )
 
+    url: str | None = Field(
+        None, description="Address of the service that commands talk to; none: the one at `host` and `port`."
+    )
+    key: Key | None = Field(None, description="API key that commands send; none: the first of `api_keys`.")
     database_url: str | None = Field(
         None, description="PostgreSQL to use; none: an embedded server in the data folder."
     )
@@ -187,6 +208,34 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _of_file(settings_cls)
+
+    @classmethod
+    def origins(cls) -> dict[str, str]:
+        """Where each setting that is no default comes from: `environment`, or the path of the file."""
+        named = dict.fromkeys(_of_file(cls)(), str(config_file()))
+        return named | dict.fromkeys(EnvSettingsSource(cls)(), "environment")
+
+    @property
+    def service_url(self) -> str:
+        """Where commands find the service."""
+        return self.url or self.address()
+
+    @property
+    def client_key(self) -> str | None:
+        """What commands send."""
+        key = self.key or next(iter(self.api_keys), None)
+        return None if key is None else key.get_secret_value()
+
     @property
     def aliases(self) -> dict[str, str]:
         """The models that other names mean."""
@@ -197,3 +246,27 @@ class Settings(BaseSettings):
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104 compared with, not bound to
         scheme = "http" if self.tls_certificate is None else "https"
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port if port is None else port}"
+
+
+def config_file() -> Path | None:
+    """The file that AZIMUTH_CONFIG names, or the first of the usual ones that there is."""
+    if named := os.environ.get(CONFIG):
+        return Path(named)
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))
+    return next((one for one in (Path("azimuth.toml"), home / "azimuth" / "config.toml") if one.is_file()), None)
+
+
+def _of_file(settings: type[BaseSettings]) -> TomlConfigSettingsSource:
+    """Misconfigured where the file cannot be read, or has a name that is no setting."""
+    file = config_file()
+    try:
+        if file is not None:
+            file.open("rb").close()  # the source takes a file that is missing for an empty one
+        source = TomlConfigSettingsSource(settings, file)
+    except (OSError, ValueError) as error:
+        raise Misconfigured(f"{file} cannot be read: {error}") from error
+    for name in source.toml_data:
+        if name not in settings.model_fields:
+            near = get_close_matches(name.lower().removeprefix("azimuth_"), settings.model_fields, 1, 0)
+            raise Misconfigured(f"{file}: there is no setting {name}; the nearest is {near[0]}")
+    return source

@@ -37,7 +37,7 @@ def test_every_setting_named_there_exists() -> None:
 
 
 def test_containers_get_every_setting() -> None:
-    own = {"database_url", "data_dir", "host", "port", "worker_port"}  # the image and the file decide these
+    own = {"url", "key", "database_url", "data_dir", "host", "port", "worker_port"}  # commands, image and file decide
     wanted = {f"AZIMUTH_{name.upper()}" for name in Settings.model_fields if name not in own}
     assert wanted - COMPOSE["x-azimuth"]["environment"].keys() == set()
 

@@ -22,7 +22,7 @@ class ApiError(AzimuthError):
     """The service answered with an error; `str()` is the text of its problem document (RFC 9457).
 
     `kind`: the end of the problem's type, such as `conflict`; `errors`: pairs of field and message; `checks`: the
-    evidence of a refused promotion. All are empty if the answer is not a problem document.
+    evidence of a refused promotion; `problem`: the whole document. All are empty if the answer is none.
     """
 
     def __init__(self, response: httpx.Response) -> None:
@@ -31,6 +31,7 @@ class ApiError(AzimuthError):
         self.request_id = response.headers.get("X-Request-ID")
         self.errors: tuple[tuple[str, str], ...] = ()
         self.checks: tuple[dict[str, Any], ...] = ()
+        self.problem: dict[str, Any] = {}
         try:
             problem = response.json()
             self.errors = tuple((one["field"], one["message"]) for one in problem.get("errors") or [])
@@ -39,6 +40,7 @@ class ApiError(AzimuthError):
             self.detail = str(problem.get("detail") or problem.get("title") or response.reason_phrase)
             reasons = [f"{field}: {message}" for field, message in self.errors[:5]]
             text = "; ".join([self.detail, *(reason for reason in reasons if reason not in self.detail)])
+            self.problem = problem
         except (ValueError, AttributeError, KeyError):
             self.detail = text = response.text[:300] or response.reason_phrase
         super().__init__(f"{response.status_code}: {text}")

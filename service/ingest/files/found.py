@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from service.core.errors import Misconfigured
+from service.ingest.files.remote import reaching
 
 MAX_FILE_BYTES = 2 * 2**30
 """Of one file, and of all that an archive unpacks to."""
@@ -133,20 +134,16 @@ def _fetched(url: str, folder: Path) -> Iterator[FoundFile]:
             name += mimetypes.guess_extension(kind) or ""
         yield checked(FoundFile(name=name, path=target))
         return
-    try:
-        from fsspec.core import url_to_fs
-
-        files, root = url_to_fs(url)
+    with reaching(url) as (files, root):
         paths = files.find(root)
-    except (ImportError, ValueError, OSError) as error:
-        raise Misconfigured(f"{url} cannot be listed: {error}") from error
     if not paths:
         raise Misconfigured(f"there is no file {url}")
     for path in paths:
         name = PurePosixPath(path).name if path == root else path.removeprefix(root).lstrip("/")
         try:
-            files.get_file(path, str(target))
-        except OSError as error:
+            with reaching(url):
+                files.get_file(path, str(target))
+        except Misconfigured as error:
             yield FoundFile(name=name, path=target, problem=str(error))
         else:
             yield checked(FoundFile(name=name, path=target))

@@ -31,7 +31,7 @@ def test_brackets_in_documents_are_no_markup(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_down_is_not_taken_for_done_in_part(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, code: int
 ) -> None:
-    def fail() -> None:
+    def fail(**_: Any) -> None:
         raise error
 
     monkeypatch.setattr(app, "app", fail)
