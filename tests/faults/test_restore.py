@@ -19,6 +19,7 @@ import pytest
 
 from service.store.embedded.server import EmbeddedServer, programs
 from tests.faults.machine import COLLECTION, Client, Machine, Writer, running, settle
+from tests.s3 import BUCKET, store
 
 pytestmark = pytest.mark.faults
 
@@ -167,18 +168,26 @@ def stopped(machine: Machine) -> Iterator[None]:
     machine.start()
 
 
-def test_a_backup_is_restored_and_goes_on(scratch: Path) -> None:
-    folder = scratch / "backup"
+def test_a_backup_is_restored_and_goes_on(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with store() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        back_up_and_restore(scratch, scratch / "backup", f"s3://{BUCKET}/backup")
+
+
+def back_up_and_restore(scratch: Path, folder: Path, elsewhere: str) -> None:
     with running(scratch / "backed-up", {}) as machine:
         write(machine, "a", "b")
         writer = Writer(machine, 1, 20)  # the backup is taken while others write
         writer.start()
         azimuth(machine, "backup", str(folder))
+        azimuth(machine, "backup", elsewhere)
         writer.finish()
     restored = Machine(scratch / "restored")
-    told = azimuth(restored, "restore", str(folder))
-    assert "1 of 1 lexical indexes" in told
-    assert "needs hashing:64" in told
+    for place, target in ((elsewhere, Machine(scratch / "fetched")), (str(folder), restored)):
+        told = azimuth(target, "restore", place)  # and the database starts
+        assert "1 of 1 lexical indexes" in told
+        assert "needs hashing:64" in told
     restored.start()
     try:
         assert shown(restored, "lexical") == {"a", "b"}
