@@ -58,6 +58,8 @@ CLIENT_TESTS = AZIMUTH_PYTHON=$(abspath $(BIN)/python) AZIMUTH_NODE_MODULES=$(ab
 test-clients: $(VENV)/.installed-dev $(CLIENTS)/.installed   ## our client and integrations, and the clients of other APIs, unmodified, in an environment of their own
 	$(CLIENT_TESTS) tests/clients
 	PYTHONPATH=$(CLIENTS)/newest $(CLIENT_TESTS) tests/clients/test_cohere.py
+	AZIMUTH_NODE_MODULES=$(abspath $(CLIENTS))/node_modules $(BIN)/python -m pytest -k "daily or axe" \
+		tests/integration/test_console_daily.py tests/integration/test_console_pages.py
 
 chaos: $(VENV)/.installed-dev   ## the service is broken every ten seconds, for ten minutes
 	CHAOS_MINUTES=10 $(BIN)/python -m pytest -s tests/faults/test_chaos.py

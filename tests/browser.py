@@ -4,6 +4,7 @@ The protocol is JSON over a WebSocket, and `websockets` comes with uvicorn: noth
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import httpx
+import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from tests.programs import program
@@ -167,6 +169,22 @@ class Page:
             for node in self.send("Accessibility.getFullAXTree")["nodes"]
             if not node["ignored"]
         ]
+
+    def violations(self, axe: str) -> list[str]:
+        """What axe-core, by its source, finds wrong with the page as it is now: each rule with the first element."""
+        self.evaluate(f"{axe}; true")
+        return [str(one) for one in self.evaluate(VIOLATIONS)]
+
+
+VIOLATIONS = "axe.run().then((all) => all.violations.map((one) => `${one.id}: ${one.help}: ${one.nodes[0].html}`))"
+
+
+def axe_source(*, required: bool = True) -> str | None:
+    """axe-core, which `make test-clients` installs by npm. Skips the test, or gives None, where it is not there."""
+    file = Path(os.environ.get("AZIMUTH_NODE_MODULES", "node_modules")) / "axe-core" / "axe.min.js"
+    if not file.exists() and required:
+        pytest.skip("axe-core is not installed: `make test-clients` does that, where there is npm")
+    return file.read_text(encoding="utf-8") if file.exists() else None
 
 
 @contextmanager

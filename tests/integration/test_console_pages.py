@@ -13,7 +13,7 @@ from threading import Thread
 import httpx
 import pytest
 
-from tests.browser import Page, Scheme, browser
+from tests.browser import Page, Scheme, axe_source, browser
 from tests.files import folder_of_all_kinds
 from tests.integration import scene
 from tests.integration.conftest import Running
@@ -21,7 +21,7 @@ from tests.integration.conftest import Running
 pytestmark = pytest.mark.database
 
 SETTINGS = scene.SETTINGS
-VIEWS = ("search", "documents", "overview", "versions", "recall", "geometry", "drift", "index", "jobs")
+VIEWS = ("search", "documents", "overview", "versions", "recall", "geometry", "drift", "index", "jobs", "keys")
 LEAST_CONTRAST = 4.5
 """Of text and what is behind it (WCAG 2.2, 1.4.3, AA)."""
 NAMED = {"button", "link", "textbox", "searchbox", "combobox", "checkbox", "switch", "radio", "spinbutton", "img"}
@@ -109,6 +109,19 @@ def test_a_view_fits_and_can_be_read(page: Page, service: Running, view: str) ->
     unnamed = [one for one in page.accessible() if one["role"] in NAMED and not one["name"].strip()]
     assert unnamed == [], view
     assert page.complaints == []
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_axe_finds_nothing(page: Page, service: Running, view: str) -> None:
+    """On a desk in light and dark, and on a phone."""
+    source = axe_source()
+    assert source is not None
+    looks: tuple[tuple[int, Scheme], ...] = ((1280, "light"), (1280, "dark"), (390, "light"))
+    for width, scheme in looks:
+        page.look(width=width, scheme=scheme)
+        page.open(address(service, view, **({"q": "timeout of a task"} if view == "search" else {})))
+        arrived(page)
+        assert page.violations(source) == [], (view, width, scheme)
 
 
 @pytest.mark.parametrize("view", VIEWS)

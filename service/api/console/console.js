@@ -15,6 +15,7 @@ const VIEWS = {
   geometry: () => import("./geometry.js"),
   drift: () => import("./drift.js"),
   jobs: () => import("./jobs.js"),
+  keys: () => import("./keys.js"),
   index: () => import("./health.js"),
 };
 
@@ -37,10 +38,10 @@ async function start() {
   askingForKey(false);
   const asked = new URLSearchParams(location.search).get("collection");
   $("collection").replaceChildren(...collections.map((one) => el("option", { value: one.name }, one.name)));
-  if (!collections.length) return showCreation(true);
   const known = collections.find((one) => one.name === asked);
-  $("collection").value = (known ?? collections.reduce((a, b) => (b.counts.documents > a.counts.documents ? b : a))).name;
+  if (collections.length) $("collection").value = (known ?? collections.reduce((a, b) => (b.counts.documents > a.counts.documents ? b : a))).name;
   linkViews();
+  if (!collections.length && shown !== "keys") return showCreation(true);
   view.open(collections);
 }
 

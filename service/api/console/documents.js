@@ -6,6 +6,7 @@ import { ask, Question } from "./dialog.js";
 import { button, count, el, grid, moment, shorten } from "./dom.js";
 import { showCounts, showProblem } from "./page.js";
 import { nothing, reading, section } from "./reading.js";
+import { settingsForm } from "./settings.js";
 import { dropping } from "./upload.js";
 
 const PAGE = 30;
@@ -75,7 +76,8 @@ async function list(name, again) {
       el("div", { class: "actions" },
         cursor && button("First page", () => go(name, { ...(asked().get("filter") && { filter: asked().get("filter") }) }, again)),
         page.next_cursor && button("Next page", () => go(name, { ...(asked().get("filter") && { filter: asked().get("filter") }), cursor: page.next_cursor }, again)))),
-    section("This collection", naming(name, aliases, again), el("div", { class: "actions" }, button("Delete the collection", () => ask(deletion(name, state.counts.documents)), { class: "danger" }))),
+    section("This collection", naming(name, aliases, again), settingsForm(name, state.settings, again),
+      el("div", { class: "actions" }, button("Delete the collection", () => ask(deletion(name, state.counts.documents)), { class: "danger" }))),
   ];
 }
 
@@ -123,9 +125,9 @@ function shown(name, one, again) {
 
 function editor(name, one, again) {
   const field = (label, node) => el("label", { class: "wide" }, label, node);
-  const id = el("input", { required: "required", maxlength: "512", spellcheck: "false", value: one.id, ...(one.id && { readonly: "readonly" }) });
+  const id = el("input", { required: "required", maxlength: "512", spellcheck: "false", value: one.id, ...(one.id ? { readonly: "readonly" } : { autofocus: "autofocus" }) });
   const title = el("input", { maxlength: "10000", value: one.title });
-  const text = el("textarea", { rows: "14" }, one.text);
+  const text = el("textarea", { rows: "14", ...(one.id && { autofocus: "autofocus" }) }, one.text);
   const metadata = el("textarea", { rows: "5", spellcheck: "false" }, JSON.stringify(one.metadata, null, 1));
   const wrong = el("p", { class: "field-error", role: "alert", hidden: "hidden" });
   const form = el("form", { class: "sheet editor", autocomplete: "off", "aria-label": one.id ? "Edit the document" : "A new document" },

@@ -15,6 +15,23 @@ export function button(label, act, attributes = {}) {
   return node;
 }
 
+// `read()` answers what is copied. Without TLS, on another machine, browsers have no clipboard for pages but the older way.
+export function copyButton(label, read, attributes = {}) {
+  const node = button(label, async () => {
+    if (navigator.clipboard) await navigator.clipboard.writeText(read());
+    else {
+      const area = el("textarea", {}, read());
+      node.after(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+    node.textContent = "Copied";
+    setTimeout(() => (node.textContent = label), 1500);
+  }, attributes);
+  return node;
+}
+
 export const note = (title, text) => el("p", { class: "note" }, el("strong", {}, title), " ", text);
 
 // A table with heads and rows of cells; the first of a row names it. On a phone each row is a card, so each cell knows

@@ -6,19 +6,20 @@ import { count, el, number, percent, shorten } from "./dom.js";
 const place = (rank) => (rank === null ? "–" : `#${rank}`);
 
 // `choose(name, value)` is called where a value of the metadata is clicked.
-export function hitList(hits, plan, choose) {
+export function hitList(hits, plan, collection, choose) {
   const best = Math.max(...hits.map((hit) => hit.explain.fusion)) || 1;
-  return el("ol", { class: "hits" }, ...hits.map((hit, at) => el("li", {}, hitRow(hit, at, plan, best, choose))));
+  return el("ol", { class: "hits" }, ...hits.map((hit, at) => el("li", {}, hitRow(hit, at, plan, best, collection, choose))));
 }
 
-function hitRow(hit, at, plan, best, choose) {
+function hitRow(hit, at, plan, best, collection, choose) {
+  const address = `?${new URLSearchParams({ view: "documents", collection, id: hit.id })}`;
   const text = hit.text ?? "";
   const snippets = hit.highlights?.length ? hit.highlights.map((html) => excerpt(html, text)) : [[shorten(text, 220)]];
   const passage = el("details", {},
     el("summary", {}, `Passage ${hit.chunk + 1}, characters ${count(hit.start)} to ${count(hit.end)}`),
     el("div", { class: "passage" }, text));
   const body = el("div", {},
-    el("h2", {}, ...(hit.title_highlight ? marked(hit.title_highlight) : [hit.title || hit.id])),
+    el("h2", {}, el("a", { href: address }, ...(hit.title_highlight ? marked(hit.title_highlight) : [hit.title || hit.id]))),
     hit.title !== hit.id && el("div", { class: "id" }, hit.id),
     ...snippets.map((parts) => el("p", { class: "snippet" }, ...parts)),
     chips(hit.metadata ?? {}, choose),

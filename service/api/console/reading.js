@@ -29,7 +29,7 @@ export function reading({ view, title, load, seconds = 0 }) {
 
   function begin() {
     name = $("collection").value;
-    document.title = `${title} of ${name} – Azimuth`;
+    document.title = `${title}${name && ` of ${name}`} – Azimuth`;
     showCounts(collections);
     clearProblem();
     $("answer").replaceChildren(el("p", { class: "quiet waiting" }, "Looking…"));
@@ -57,13 +57,17 @@ export function reading({ view, title, load, seconds = 0 }) {
   };
 }
 
-// What had the focus keeps it, and what was unfolded stays so.
+// What had the focus keeps it, and what was unfolded stays so. Where it is gone, what is there instead gets the focus.
 export function replace(nodes) {
   const focused = document.activeElement?.dataset.key;
+  const inside = $("answer").contains(document.activeElement);
   const unfolded = new Set([...document.querySelectorAll("#answer details[open]")].map((one) => one.dataset.key));
   $("answer").replaceChildren(...nodes.filter(Boolean));
   for (const one of document.querySelectorAll("#answer details[data-key]")) one.open = unfolded.has(one.dataset.key);
-  if (focused) document.querySelector(`#answer [data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  const same = focused && document.querySelector(`#answer [data-key="${CSS.escape(focused)}"]`);
+  const wanted = !same && (inside || document.activeElement === document.body) && document.querySelector("#answer [autofocus]");
+  if (wanted) wanted.focus();
+  else if (same || inside) (same || $("answer")).focus({ preventScroll: true });
 }
 
 export const section = (title, ...parts) => el("section", { class: "part" }, el("h2", {}, title), ...parts);

@@ -2,7 +2,7 @@
 
 import { call, collectionPath, hasKey } from "./api.js";
 import { conditions, facets, namesIn } from "./conditions.js";
-import { $, card, count, el, ms, note, percent } from "./dom.js";
+import { $, card, copyButton, count, el, ms, note, percent } from "./dom.js";
 import { hitList } from "./hits.js";
 import { clearProblem, showCounts, showProblem } from "./page.js";
 
@@ -107,7 +107,7 @@ function showAnswer(answer, collection, state, body, path) {
     el("span", {}, "version ", el("b", {}, answer.embedder_version)),
     plan.selectivity !== null && el("span", {}, "filter passes ", el("b", {}, percent(plan.selectivity))),
     el("span", {}, plan.rerank ? `reranked ${plan.rerank.read} of ${plan.rerank.read + plan.rerank.skipped}` : "not reranked"),
-    copyButton(path, body),
+    copyButton("Copy as curl", () => asCurl(path, body), { class: "plain" }),
   );
   const notes = answer.degraded.map((one) => note(`${PARTLY.has(one.code) ? "In part:" : "Without"} ${one.stage}.`, one.reason));
   if (plan.underfilled) notes.push(note("Fewer hits than asked for.", "More documents pass, but the index did not give them."));
@@ -121,7 +121,7 @@ function showAnswer(answer, collection, state, body, path) {
     ...notes,
     conditions(body.filter ?? {}, namesIn(hits), setFilter),
     beside,
-    hits.length ? hitList(hits, plan, addToFilter) : noHits(state),
+    hits.length ? hitList(hits, plan, collection.name, addToFilter) : noHits(state),
   );
 }
 
@@ -141,17 +141,11 @@ function times(timings) {
     el("ul", { class: "legend", "aria-label": "Time by stage; dense and lexical run at once" }, ...legend));
 }
 
-function copyButton(path, body) {
-  const button = el("button", { type: "button", class: "plain" }, "Copy as curl");
-  button.addEventListener("click", async () => {
-    const url = new URL(path, document.baseURI);
-    const json = JSON.stringify(body).replaceAll("'", "'\\''");
-    const key = hasKey() ? " -H \"Authorization: Bearer $AZIMUTH_KEY\"" : "";
-    await navigator.clipboard.writeText(`curl -s '${url}'${key} -H 'Content-Type: application/json' -d '${json}'`);
-    button.textContent = "Copied";
-    setTimeout(() => (button.textContent = "Copy as curl"), 1500);
-  });
-  return button;
+function asCurl(path, body) {
+  const url = new URL(path, document.baseURI);
+  const json = JSON.stringify(body).replaceAll("'", "'\\''");
+  const key = hasKey() ? " -H \"Authorization: Bearer $AZIMUTH_KEY\"" : "";
+  return `curl -s '${url}'${key} -H 'Content-Type: application/json' -d '${json}'`;
 }
 
 // ---------------------------------------------------------------- showing: no answer

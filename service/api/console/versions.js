@@ -108,7 +108,7 @@ function focusOn(key) {
 function head() {
   const { active_version: active, previous_version: previous } = found;
   return el("div", { class: "facts" },
-    el("span", { class: "lead" }, "Version ", el("b", {}, active), " answers"),
+    el("h2", { class: "lead" }, "Version ", el("b", {}, active), " answers"),
     previous !== null && el("span", {}, "version ", el("b", {}, previous), " is one roll back away"),
     el("span", { class: "actions" },
       previous !== null && button(`Roll back to ${previous}`, () => ask(rollBack(active, previous)), { "data-key": "roll back" }),
