@@ -35,6 +35,7 @@ export function showCreation(first) {
     }
   });
   $("search").hidden = true;
+  $("keys").hidden = true;
   $("answer").replaceChildren(form);
   name.focus();
 }

@@ -59,7 +59,7 @@ async function list(name, again) {
   const rows = page.documents.map((one) => [
     link(name, { id: one.id }, again, one.title || shorten(one.text, 80) || one.id),
     el("code", {}, one.id),
-    el("span", {}, shorten(one.text, 140)),
+    el("span", { class: "words" }, shorten(one.text, 140)),
     el("span", { class: "when" }, moment(one.updated_at)),
   ]);
   const empty = Object.keys(filter).length

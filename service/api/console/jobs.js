@@ -24,6 +24,6 @@ function row({ id, kind, collection, state, phase, progress, started, error }) {
     el("a", { href: `?view=versions&collection=${encodeURIComponent(collection)}` }, `${kind} of ${collection}`),
     el("span", {}, verdict(VERDICTS[state] ?? "unknown", phase ? `${state}, ${phase}` : state), error && el("span", { class: "quiet" }, error)),
     progress ? `${count(progress.done)} of ${count(progress.total)}${left}` : "–",
-    started ? moment(started) : "–",
+    el("span", { class: "when" }, started ? moment(started) : "–"),
   ];
 }
