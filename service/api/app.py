@@ -46,6 +46,7 @@ from service.api.routes import (
     recall,
     rerank,
     search,
+    suggestions,
     upload,
     versions,
 )
@@ -58,6 +59,7 @@ RESOURCES = (
     upload,
     document_reads,
     search,
+    suggestions,
     versions,
     indexes,
     jobs,

@@ -88,6 +88,8 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     f"POST {_ONE}/clusters": _READ,
     f"POST {_ONE}/classify": _READ,
     f"POST {_ONE}/facets": _READ,
+    f"GET {_ONE}/suggest": _READ,
+    f"POST {_ONE}/suggest": _READ,
     f"GET {_ONE}/judgments": _LOOK,
     f"POST {_ONE}/judgments": _CHANGE,
     f"DELETE {_ONE}/judgments": _CHANGE,

@@ -17,7 +17,7 @@ from service.core.filters import And, Filter, matches, several_values
 from service.core.ids import CollectionId, CollectionName, DocumentId
 from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
-from service.core.search import SearchRequest, SearchResult
+from service.core.search import SearchRequest, SearchResult, Suggestion
 from service.core.versions import AuditEntry, EmbedderVersion
 from service.search.encode_query import SharedQueryEncoding
 from service.search.pipeline import SearchPipeline
@@ -202,6 +202,9 @@ class VisibleSearch:
 
     def forget(self) -> None:
         self._search.forget()
+
+    async def suggest(self, collection: Collection, text: str, k: int, where: Filter | None) -> tuple[Suggestion, ...]:
+        return await self._search.suggest(collection, text, k, self._access.within(collection, where))
 
     async def run(
         self, name: CollectionName, request: SearchRequest, shared: SharedQueryEncoding | None = None

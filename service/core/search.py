@@ -59,6 +59,16 @@ class FilterMatch:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Suggestion:
+    """The input with its last word completed, or the title of a document. `documents`: how many have it, with the other
+    words of the input."""
+
+    text: str
+    kind: Literal["word", "title"]
+    documents: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Passage:
     """A chunk read back from its document. `partial`: the document has more text; it is `whole`, where asked for."""
 

@@ -14,8 +14,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from service.core.collections import Collection
 from service.core.concurrency import both, gather_limited, off_loop
 from service.core.errors import NotFound, Overloaded, Unavailable
+from service.core.filters import Filter
 from service.core.ids import CollectionName, Vector
 from service.core.ports.change_feed import ChangeFeed
 from service.core.ports.collections import Collections
@@ -26,7 +28,7 @@ from service.core.ports.replicas import ReadReplicas
 from service.core.ports.reranker import Reranker
 from service.core.ports.vectors import VectorStore
 from service.core.ports.versions import Versions
-from service.core.search import FilterMatch, Hit, SearchRequest, SearchResult
+from service.core.search import FilterMatch, Hit, SearchRequest, SearchResult, Suggestion
 from service.core.timings import Timings
 from service.search import candidates as candidate_sets
 from service.search import constraints, fusion, replica, retrievers, revision
@@ -55,6 +57,8 @@ FUSED_ON_LOOP = 2_000
 """Candidates of a leg, times queries, up to which fusion runs on the event loop: about 3 ms."""
 OVERSAMPLING = 2
 """Candidates for each hit wanted: some documents may have changed since they were encoded."""
+COUNTED_FOR_SUGGESTIONS = 5_000
+"""Documents that pass a filter and are looked at for suggestions: 6 ms."""
 MAX_LEXICAL_LAG_SECONDS = 30.0
 """Beyond this an answer says that its lexical leg is behind the documents."""
 
@@ -110,6 +114,16 @@ class SearchPipeline:
     async def run_background(self, name: CollectionName, request: SearchRequest) -> SearchResult:
         """Answer a search that no client waits for: beside the limit of live ones, and not in their metrics."""
         return await self._search(name, request, SharedQueryEncoding([request]), live=False)
+
+    async def suggest(self, collection: Collection, text: str, k: int, where: Filter | None) -> tuple[Suggestion, ...]:
+        """Completions of what is being typed, by documents that pass; by a part of them if they are many."""
+        if where is None:
+            return await self.lexicon.suggest(collection, text, k)
+        ids = (await self.documents.match_filter(collection.id, where, self.passing_cap)).ids
+        if ids is None:
+            ids = await self.documents.page_ids(collection.id, None, COUNTED_FOR_SUGGESTIONS, where)
+        part = ids[:: len(ids) // COUNTED_FOR_SUGGESTIONS + 1]
+        return await self.lexicon.suggest(collection, text, k, part)
 
     def forget(self) -> None:
         """This process changed a collection: the next search reads its space anew."""

@@ -1,6 +1,7 @@
 """A lexical index in memory."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from service.core.change_feed import NOTHING_SEEN, Position, Snapshot
@@ -9,7 +10,7 @@ from service.core.documents import StoredDocument
 from service.core.ids import CollectionId, DocumentId
 from service.core.ports.lexicon import LexiconState
 from service.core.query_syntax import Highlights, ParsedQuery
-from service.core.search import Candidate
+from service.core.search import Candidate, Suggestion
 from tests.fakes.store import FakeStore
 
 _WORD = re.compile(r"\w+")
@@ -70,6 +71,20 @@ class FakeLexicon:
     ) -> tuple[Highlights, ...]:
         wanted = _words(query.text)
         return tuple(_highlights(passage, wanted) for passage in passages)
+
+    async def suggest(
+        self, collection: Collection, text: str, k: int, within: Sequence[DocumentId] | None = None
+    ) -> tuple[Suggestion, ...]:
+        """Completes the last word; knows no titles and no typos."""
+        before, _, typed = text.lower().rpartition(" ")
+        texts = [
+            words
+            for one in self._store.living(collection.id)
+            if (within is None or one.id in within) and _words(before) <= (words := _words(f"{one.title} {one.text}"))
+        ]
+        found = Counter(word for words in texts for word in words if word.startswith(typed) and typed)
+        start = text[: len(text) - len(typed)]
+        return tuple(Suggestion(text=start + word, kind="word", documents=n) for word, n in found.most_common(k))
 
     def state(self, collection: Collection) -> LexiconState:
         return "ready"

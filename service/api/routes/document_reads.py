@@ -35,7 +35,7 @@ async def list_documents(
     """In the byte order of their ids, page by page. A page of large documents has fewer than `limit`."""
     after = decode_cursor(collection, query.cursor)
     found = await service.collections.by_name(collection)
-    where = _filter_from_url(query.filter, found)
+    where = filter_from_url(query.filter, found)
     last = None if after is None else DocumentId(after)
     page, more = await _page(service, found, last, query.limit, where, "vectors" in query.include)
     next_cursor = encode_cursor(collection, page[-1].id) if more else None
@@ -92,7 +92,7 @@ async def export(
     """In the byte order of their ids, of any length; they can be written again as they are. Each document is as it is
     when it is read. A connection that breaks before the end of the body means that some are missing."""
     found = await service.collections.by_name(collection)
-    where = _filter_from_url(query.filter, found)
+    where = filter_from_url(query.filter, found)
     with_vectors = found.settings.embedder.external if query.vectors is None else query.vectors
     pages = _exported(service, found, where, with_vectors)
     first = await anext(pages)  # what is wrong with the request is found before the answer begins
@@ -172,7 +172,7 @@ async def _answers(
     return await off_loop(size, schemas.answers_with_vectors, read.values(), include, chunks, version.spec.external)
 
 
-def _filter_from_url(text: str | None, collection: Collection) -> Filter | None:
+def filter_from_url(text: str | None, collection: Collection) -> Filter | None:
     try:
         value = {} if text is None else parse_json(text.encode())
     except ValueError as error:

@@ -7,7 +7,7 @@ from service.core.collections import Collection
 from service.core.documents import StoredDocument
 from service.core.ids import CollectionId, DocumentId
 from service.core.query_syntax import Highlights, ParsedQuery
-from service.core.search import Candidate
+from service.core.search import Candidate, Suggestion
 
 LexiconState = Literal["ready", "rebuilding", "building"]
 """`rebuilding`: the former index (of another language, or a damaged one) answers until the new one is complete."""
@@ -47,6 +47,11 @@ class Lexicon(Protocol):
         self, collection: Collection, query: ParsedQuery, passages: Sequence[str]
     ) -> tuple[Highlights, ...]:
         """The matches of the query in each passage."""
+
+    async def suggest(
+        self, collection: Collection, text: str, k: int, within: Sequence[DocumentId] | None = None
+    ) -> tuple[Suggestion, ...]:
+        """Completions of a text that is being typed, by the documents that have them; only words of `within`."""
 
     def state(self, collection: Collection) -> LexiconState: ...
 

@@ -34,8 +34,8 @@ from service.store.lexical.language_detection import detect_language, detector_v
 from service.store.lexical.languages import AUTO, LANGUAGES, UNDETERMINED, Language
 from service.store.lexical.word_parts import LONGEST_WORD, Span, part_sequences, run_grams, symbol_terms, symbols
 
-_FORMAT = 4
-"""Increased when this package makes other terms with the same chain."""
+_FORMAT = 5
+"""Increased when this package makes other terms or other fields with the same chain."""
 
 _SIGNS = r"[\u02b9-\u02bf\u20e3]"
 """Apostrophes that are letters by their category, for a word is cut at any apostrophe; the sign of keycaps (1️⃣)."""

@@ -24,8 +24,8 @@ from service.core.documents import StoredDocument
 from service.core.errors import LexiconUnavailable
 from service.core.ids import DocumentId
 from service.core.ports.lexicon import TermCounts
-from service.core.query_syntax import Highlights, ParsedQuery
-from service.core.search import Candidate
+from service.core.query_syntax import Highlights, ParsedQuery, TypoTolerance
+from service.core.search import Candidate, Suggestion
 from service.store.lexical.analyzer import Analyzer
 from service.store.lexical.exact_bm25 import SampleBM25
 from service.store.lexical.highlights import highlighted
@@ -33,6 +33,7 @@ from service.store.lexical.identifiers import query_identifiers
 from service.store.lexical.passage_scorer import PassageScorer
 from service.store.lexical.progress import POSITION_FILE, IndexProgress, is_damaged, mark_damaged, read_progress
 from service.store.lexical.query import LexicalQuery, Must
+from service.store.lexical.suggestions import Suggester, last_word
 from service.store.lexical.synonyms import Synonyms
 from service.store.lexical.verification import IndexFiles, panics_raised
 from service.store.lexical.word_parts import words_apart
@@ -54,7 +55,7 @@ _CHECK_SECONDS = 0.1
 def schema() -> tantivy.Schema:
     """`body`: the sequences of terms of title and text as our analyzer made them, with positions for phrases.
 
-    `identifier`: identifiers whole, and substrings of very long runs.
+    `identifier`: identifiers whole, and substrings of very long runs. `word`, `title`: see `suggestions`.
     """
     builder = tantivy.SchemaBuilder()
     builder.add_text_field("document_id", stored=True, tokenizer_name="raw", index_option="basic")
@@ -62,6 +63,8 @@ def schema() -> tantivy.Schema:
     builder.add_unsigned_field("content_revision", fast=True)
     builder.add_text_field("body", tokenizer_name="terms", index_option="position")
     builder.add_text_field("identifier", tokenizer_name="terms", index_option="basic")
+    builder.add_text_field("word", tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("title", tokenizer_name="raw", index_option="basic")
     return builder.build()
 
 
@@ -206,6 +209,13 @@ class LexicalIndex:
             verbatim = [one.text for one in query_identifiers(words.text)]
             apart = words_apart(words.text)
             return [highlighted(passage, weights, verbatim, apart) for passage in passages]
+
+    def suggest(self, text: str, k: int, within: Sequence[DocumentId] | None) -> list[Suggestion]:
+        """Completions of a text that is being typed. Within ids, nothing tells which words other documents have: there
+        the words before the last one are read as they are."""
+        typos = TypoTolerance() if within is None else None
+        with self._query(ParsedQuery(text=text[: last_word(text)], typos=typos)) as others:
+            return Suggester(others, self._schema, within).suggest(text, k)
 
     @contextmanager
     def _query(self, words: ParsedQuery) -> Iterator[LexicalQuery]:

@@ -22,6 +22,7 @@ from service.store.lexical.analyzer import Analyzer
 from service.store.lexical.identifiers import index_terms
 from service.store.lexical.index import analysed, configure, indexed_text, schema
 from service.store.lexical.progress import IndexProgress, is_damaged, read_progress, write_progress
+from service.store.lexical.suggestions import title_entry, word_entries
 from service.store.lexical.verification import IndexFiles, panics_raised
 from service.store.lexical.word_parts import run_grams
 
@@ -141,6 +142,10 @@ class Indexer:
         for terms in sequences:
             entry.add_text("body", " ".join(terms))
         entry.add_text("identifier", " ".join((*index_terms(text), *(gram for _, gram in run_grams(text)))))
+        for word in word_entries(text):
+            entry.add_text("word", word)
+        if title := title_entry(document.title):
+            entry.add_text("title", title)
         return entry
 
     def _open_writer(self) -> tantivy.IndexWriter:

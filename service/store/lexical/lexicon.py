@@ -24,7 +24,7 @@ from service.core.errors import LexiconUnavailable, Misconfigured
 from service.core.ids import CollectionId, DocumentId
 from service.core.ports.lexicon import LexiconState, TermCounts
 from service.core.query_syntax import Highlights, ParsedQuery
-from service.core.search import Candidate
+from service.core.search import Candidate, Suggestion
 from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.index import LexicalIndex, term_counts
 from service.store.lexical.languages import KNOWN
@@ -116,6 +116,11 @@ class TantivyLexicon:
     ) -> tuple[Highlights, ...]:
         empty = [Highlights() for _ in passages]
         return tuple(await self._query(collection, lambda index: index.highlight(query, passages), empty))
+
+    async def suggest(
+        self, collection: Collection, text: str, k: int, within: Sequence[DocumentId] | None = None
+    ) -> tuple[Suggestion, ...]:
+        return tuple(await self._query(collection, lambda index: index.suggest(text, k, within), []))
 
     def state(self, collection: Collection) -> LexiconState:
         if self.is_current(collection):

@@ -11,7 +11,8 @@ from service.core.query_syntax import ParsedQuery
 from service.store.lexical.analyzer import LanguageAnalyzer
 from service.store.lexical.folding import unify
 from service.store.lexical.identifiers import Identifier, index_terms, long_numbers, query_identifiers
-from service.store.lexical.query import K1, PHRASE, SATURATION, WHOLE, B, LexicalQuery, idf
+from service.store.lexical.query import K1, PHRASE, SATURATION, WHOLE, B, LexicalQuery
+from service.store.lexical.term_weights import idf
 from service.store.lexical.word_parts import compound_words, query_grams, run_grams
 
 ANALYSED_LENGTH = 40_000

@@ -6,7 +6,6 @@ language: where one document in twelve is German, "der" is not a rare word.
 """
 
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -21,7 +20,7 @@ from service.store.lexical.identifiers import QUERY_LIMIT, Identifier, options, 
 from service.store.lexical.language_detection import query_languages
 from service.store.lexical.languages import UNKNOWN
 from service.store.lexical.synonyms import Synonym, Synonyms
-from service.store.lexical.term_weights import SIMILAR, TermWeights
+from service.store.lexical.term_weights import SIMILAR, TermWeights, idf
 from service.store.lexical.word_forms import WordForms
 from service.store.lexical.word_parts import query_grams, symbol_terms
 
@@ -143,10 +142,21 @@ class LexicalQuery:
         """Exclusions of the text that are none: a document writes the hyphen, too, or it stands before a stop word."""
 
         def belongs(one: Identifier) -> bool:
-            stop_word = any(chain.is_stop_word(one.text) for chain in self._chains)
-            return stop_word or self.searcher.doc_freq("identifier", one.form) > 0
+            return self.is_stop_word(one.text) or self.searcher.doc_freq("identifier", one.form) > 0
 
         return frozenset(f"-{one.text}" for one in options(f"; {self._words.text}") if belongs(one))
+
+    def is_stop_word(self, word: str) -> bool:
+        return any(chain.is_stop_word(word) for chain in self._chains)
+
+    def all_words(self) -> list[tuple[tantivy.Occur, tantivy.Query]]:
+        """What documents match that have every word of the query or, with typos, one like it where none has it."""
+        queries = [] if self._words.typos is None else list(self._fuzzy_queries(self._words.typos))
+        unknown = [] if self._words.typos is None else [word for word, _ in self._unknown_words()]
+        for word, terms in self._terms_by_word().items():
+            if word not in unknown:
+                queries.append(tantivy.Query.boolean_query([(Should, self._term_query(one, 1.0)) for one in terms]))
+        return [(Must, tantivy.Query.const_score_query(one, 0.0)) for one in queries]
 
     def _occurs(self, phrase: str) -> bool:
         return any(self.searcher.search(query, 1, count=False).hits for query in self._phrase_queries(phrase))
@@ -331,12 +341,3 @@ def _explanation(node: Mapping[str, Any]) -> dict[str, float]:
     for part in node.get("details", ()):
         found |= _explanation(part)
     return found
-
-
-def idf(documents: int, count: int) -> float:
-    """Lucene's inverse document frequency of a term in `count` of so many documents; above 0.
-
-    `count` may include documents that are deleted by now.
-    """
-    count = min(count, documents)
-    return math.log1p((documents - count + 0.5) / (count + 0.5))

@@ -1,5 +1,6 @@
 """What a query seeks in passages, and how much each of it weighs."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -35,3 +36,12 @@ class TermWeights:
             if any(OSA.distance(wrong, term, score_cutoff=edits) <= edits for wrong, edits in self.misspelled):
                 weights[term] = SIMILAR[-1]
         return weights
+
+
+def idf(documents: int, count: int) -> float:
+    """Lucene's inverse document frequency of a term in `count` of so many documents; above 0.
+
+    `count` may include documents that are deleted by now.
+    """
+    count = min(count, documents)
+    return math.log1p((documents - count + 0.5) / (count + 0.5))

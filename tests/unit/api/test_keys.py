@@ -210,6 +210,16 @@ async def test_facets_count_visible_documents_alone(api: Edge) -> None:
     await use(api, "some").refused("/v1/collections/private/facets", body, 404)
 
 
+async def test_suggestions_have_words_of_visible_documents_alone(api: Edge) -> None:
+    await use(api, "root").write({"id": "d", "text": "rivalry and secrets", "metadata": {"tenant": "b"}})
+    url, everything = "/v1/collections/papers/suggest", {"tenant": {"$exists": True}}
+    for typed, seen in (("riv", ["river"]), ("a riv", ["a river"]), ("secr", []), ("secrets riv", [])):
+        by_body = await use(api, "bound").post(url, {"query": typed, "filter": everything})
+        for answer in (await api.get(url, q=typed), by_body):
+            assert [(one["text"], one["documents"]) for one in answer["suggestions"]] == [(text, 1) for text in seen]
+    await use(api, "some").refused("/v1/collections/private/suggest", {"query": "riv"}, 404)
+
+
 def test_a_new_method_of_a_port_is_either_narrowed_or_missing() -> None:
     """What is added to these must be thought of in `visible.py`."""
 
