@@ -37,9 +37,9 @@ serve: install
 fast: $(VENV)/.installed-dev   ## the loop while writing code: no database, no model, under a minute
 	$(BIN)/python -m pytest -n 2 -p no:schemathesis -m "not slow and not database and not model and not faults" tests/unit tests/property tests/docs
 
-test: $(VENV)/.installed-dev   ## fast first: unit and property, then database, two files at a time; then faults; then attacks, alone
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/property tests/docs tests/contract tests/plans tests/integration
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+test: $(VENV)/.installed-dev   ## two files at a time, those that take long first, so that both ends meet; then faults; then attacks, alone
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/integration tests/contract tests/plans tests/property tests/unit tests/docs
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/faults
 	$(BIN)/python -m pytest tests/abuse
 
 OWN := clients/python integrations/langchain integrations/llama-index integrations/haystack

@@ -23,10 +23,6 @@ async def found(world: World) -> EmbedderVersion:
     return await world.versions.get(world.collection.id, VersionNumber(1))
 
 
-async def test_there_is_none_at_first(world: World) -> None:
-    assert (await found(world)).calibration is None
-
-
 async def test_what_was_learnt_is_read_back_however_a_version_is_asked_for(world: World) -> None:
     assert await world.versions.save_calibration(world.version, CALIBRATION)
     assert (await found(world)).calibration == CALIBRATION

@@ -22,16 +22,6 @@ def names(documents: Any) -> list[str]:
     return [document.id for document in documents]
 
 
-async def test_created_updated_unchanged_in_the_order_given(world: World) -> None:
-    await world.put(doc("b"), doc("a"))
-    accepted = await world.put(doc("c"), doc("a"), doc("b", "other"), now=later(1))
-    assert [(one.id, one.status, one.revision) for one in accepted] == [
-        ("c", "created", 1),
-        ("a", "unchanged", 1),
-        ("b", "updated", 2),
-    ]
-
-
 async def test_what_was_put_is_read_back(world: World) -> None:
     metadata = {"year": 2020, "tags": ["x", None], "deep": {"a": [1.5, True]}, "ünï": "\U0001f600"}
     await world.put(doc("a", "text \U0001d49c", "title", **metadata))
@@ -227,12 +217,6 @@ async def test_revisions_go_on_growing_when_an_id_comes_back(world: World) -> No
     assert (found.content_revision, found.created_at, found.updated_at) == (4, later(2), later(2))
     (claimed,) = await world.claim(now=later(2))
     assert claimed.job.content_revision == 4
-
-
-async def test_created_and_updated_are_told_apart_within_one_instant(world: World) -> None:
-    assert [(await world.put(doc("a", text)))[0].status for text in ("1", "2")] == ["created", "updated"]
-    await world.delete("a")
-    assert [(await world.put(doc("a", text)))[0].status for text in ("2", "3")] == ["created", "updated"]
 
 
 async def test_pages_go_through_all_in_byte_order(world: World) -> None:

@@ -110,12 +110,6 @@ async def test_a_collection_does_not_wait_for_the_backlog_of_another_one(world: 
     assert len(await world.queue.claim([world.version, version], 100, "w", later(60), LEASE)) == 42
 
 
-async def test_deleted_documents_are_not_claimed(world: World) -> None:
-    await world.put(doc("a"), doc("b"))
-    await world.delete("a")
-    assert ids(await world.claim()) == ["b"]
-
-
 async def test_of_live_writes_those_of_the_active_version_come_first(world: World) -> None:
     second = await world.add_version(2, VersionState.BACKFILLING)
     await world.put(doc("old"), now=NOW)

@@ -158,11 +158,6 @@ async def test_writers_who_overlap_leave_room_for_a_registration_and_a_deletion(
             await world.collections.delete(world.collection.id)
 
 
-async def test_registrations_at_once_get_numbers_of_their_own(world: World) -> None:
-    made = await asyncio.gather(*(register(world) for _ in range(5)))
-    assert sorted(version.number for version in made) == [2, 3, 4, 5, 6]
-
-
 async def test_a_registration_that_breaks_off_leaves_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object) -> None:
         raise RuntimeError("broken off")

@@ -11,7 +11,7 @@ import pytest
 from service.core.collections import Storage
 from service.core.errors import VersionNotFound
 from service.core.filters import parse
-from service.core.ids import DocumentId, VersionNumber
+from service.core.ids import DocumentId
 from service.core.ids import Vectors as VectorArray
 from service.core.ports.vectors import VectorQuery
 from service.core.search import DensePlan
@@ -155,16 +155,6 @@ async def test_the_table_refuses_what_has_no_direction(postgres: World, vector: 
 
 
 @pytest.mark.database
-@pytest.mark.parametrize(("column", "value"), [("embedder_version", 2), ("collection_id", 77)])
-async def test_the_table_refuses_rows_of_another_space(postgres: World, column: str, value: int) -> None:
-    await postgres.put_and_store({"a": rows(X)})
-    assert postgres.pool is not None
-    table = f"vectors_{postgres.collection.id}_1"
-    with pytest.raises(psycopg.errors.CheckViolation):
-        await postgres.pool.execute(f"UPDATE {table} SET {column} = {value}".encode())
-
-
-@pytest.mark.database
 async def test_workers_that_hold_the_same_documents_in_other_orders_all_finish(
     postgres: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,12 +204,6 @@ async def test_best_first_and_no_more_than_asked_for(world: World, plan: DensePl
         [cosine(query, vector) for vector in (X, unit(1, 1, 0, 0), Y)], abs=1e-3
     )
     assert found(await world.vectors.nearest(VectorQuery(world.version, query, 1, plan))) == [("x", 0)]
-
-
-async def test_opposite_is_minus_one(world: World, plan: DensePlan) -> None:
-    await world.put_and_store({"x": rows(X)})
-    (only,) = await world.vectors.nearest(VectorQuery(world.version, -X, 3, plan))
-    assert only.score == pytest.approx(-1.0, abs=1e-6)
 
 
 async def test_an_empty_space_has_no_neighbours(world: World, plan: DensePlan) -> None:
@@ -488,10 +472,3 @@ async def test_a_sample_of_a_large_space_comes_from_all_over_it(pool: Pool) -> N
     assert (np.abs(thirds.mean(axis=0) - 500 / 3) < 47).all()
     await pool.execute(f"DELETE FROM {table} WHERE document_id > 'd000300'".encode())
     assert len((await world.vectors.sample(world.version, 500)).chunks) == 300
-
-
-@pytest.mark.database
-async def test_a_version_that_never_was_is_not_found(postgres: World) -> None:
-    unknown = dataclasses.replace(postgres.version, number=VersionNumber(9))
-    with pytest.raises(VersionNotFound):
-        await postgres.vectors.nearest(VectorQuery(unknown, X, 5, EXACT))

@@ -59,11 +59,6 @@ async def first_version(store: Adapters) -> EmbedderVersion:
     return await store.versions.get(collection.id, VersionNumber(1))
 
 
-async def test_an_empty_space_has_neither_rows_nor_index(store: Adapters) -> None:
-    version = await first_version(store)
-    assert await store.versions.status(version) == SpaceStatus(rows=0, indexed=False, chunks_per_document=1.0)
-
-
 async def test_a_built_index_is_reported_and_building_again_changes_nothing(store: Adapters) -> None:
     version = await first_version(store)
     for _ in range(2):
@@ -132,23 +127,6 @@ async def test_a_large_space_is_estimated_once_it_was_analysed(pool: Pool, versi
     # There are 3 rows fewer by now: it was not counted.
     assert status.rows == 3 * documents
     assert status.chunks_per_document == pytest.approx(3.0, rel=0.05)
-
-
-@pytest.mark.database
-async def test_an_index_finds_what_an_exact_scan_finds(pool: Pool, version: EmbedderVersion) -> None:
-    await fill(pool, version, documents=300, chunks=1)
-    versions = PostgresVersions(pool)
-    assert await versions.build_index(version)
-    table = vector_tables.vector_table_of(version).table
-    nearest = f"SELECT document_id FROM {table} ORDER BY embedding <=> '[1,0.5,0.2,1]' LIMIT 5"
-    found = []
-    async with pool.connection() as connection:
-        for setting, way in (("enable_seqscan", "Index Scan using vectors_1_1_hnsw"), ("enable_indexscan", "Seq Scan")):
-            async with connection.transaction():
-                await connection.execute("SELECT set_config(%s, 'off', true)", (setting,))
-                assert way in str(await (await connection.execute(f"EXPLAIN {nearest}")).fetchall())
-                found.append({row[0] for row in await (await connection.execute(nearest)).fetchall()})
-    assert found[0] == found[1]
 
 
 @pytest.mark.database

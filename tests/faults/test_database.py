@@ -17,7 +17,7 @@ import pytest
 from service.store import disk_space
 from tests.faults.machine import COLLECTION, Machine, Writer, assert_everything_is_there_once, marker, running, settle
 
-pytestmark = [pytest.mark.faults, pytest.mark.database, pytest.mark.slow]
+pytestmark = [pytest.mark.faults, pytest.mark.database, pytest.mark.slow, pytest.mark.xdist_group("database")]
 
 DOOMED = "/v1/collections/doomed"
 HANG_SECONDS = 6.0
@@ -76,6 +76,11 @@ def searched(machine: Machine, query: str = "first") -> bool:
         answer = machine.http.post(f"{COLLECTION}/search", json={"query": query, "mode": "lexical"})
         return answer.status_code == 200 and bool(answer.json()["hits"])
     return False
+
+
+def reported_free(machine: Machine) -> float:
+    lines = machine.http.get("/metrics").text.splitlines()
+    return float(next(line for line in lines if line.startswith("azimuth_disk_free_bytes ")).split()[1])
 
 
 def replaced(machine: Machine, killed: psutil.Process) -> bool:
@@ -153,11 +158,8 @@ def test_writes_are_refused_in_time_and_reading_goes_on(machine: Machine, state:
     killed.kill()
     machine.until(lambda: replaced(machine, killed) and searched(machine), "searched again")
     assert refused(write(machine, "late", "too late"))
-    assert machine.http.get("/readyz").status_code == 200
-    free = next(
-        line for line in machine.http.get("/metrics").text.splitlines() if line.startswith("azimuth_disk_free_bytes ")
-    )
-    assert float(free.split()[1]) < disk_space.reserve_bytes(small_disk)
+    machine.until(machine.ready, "ready")
+    machine.until(lambda: reported_free(machine) < disk_space.reserve_bytes(small_disk), "the gauge shows it")
     # What frees space is possible.
     assert machine.send("DELETE", DOOMED, params={"confirm": "doomed"}).status_code == 204
 
@@ -165,5 +167,5 @@ def test_writes_are_refused_in_time_and_reading_goes_on(machine: Machine, state:
     machine.until(lambda: write(machine, "again", "markeragain here").status_code == 200, "written again")
     state["again"] = "markeragain here"
     settle(machine)
-    assert (small_disk / "data" / "postgres.ballast").exists()
+    machine.until((small_disk / "data" / "postgres.ballast").exists, "there is a reserve again")
     assert_everything_is_there_once(machine, state)

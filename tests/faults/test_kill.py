@@ -19,10 +19,10 @@ DOCUMENTS = 150
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    with running(tmp_path / "data", {}) as machine:
+def machine(folder: Path) -> Iterator[Machine]:
+    with running(folder, {}) as machine:
         yield machine
-    assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "the embedded server outlived its users"
+    assert not (folder / "postgres" / "postmaster.pid").exists(), "the embedded server outlived its users"
 
 
 @pytest.mark.parametrize(("victim", "seed"), [("worker", 1), ("serve", 2), ("postgres", 3)])

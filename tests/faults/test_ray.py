@@ -16,9 +16,9 @@ pytest.importorskip("ray", reason="Ray has no package for this Python")
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+def machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     monkeypatch.setattr(Machine, "workers", 0)
-    with running(tmp_path / "data", {}) as machine:
+    with running(folder, {}) as machine:
         yield machine
 
 

@@ -251,9 +251,9 @@ class Reindex:
             asking.result()
 
 
-def test_a_reindex_killed_in_every_state_completes(tmp_path: Path) -> None:
+def test_a_reindex_killed_in_every_state_completes(folder: Path) -> None:
     encoders = {1: encoder_of(EmbedderSpec())}
-    with running(tmp_path / "data", SETTINGS, EXACT_BELOW="10", BACKFILL_PER_SECOND="100") as machine:
+    with running(folder, SETTINGS, EXACT_BELOW="10", BACKFILL_PER_SECOND="100") as machine:
         killer, writer, searcher = Killer(machine, 133), Writer(machine, 7, DOCUMENTS), Searcher(machine, 7, encoders)
         writer.write_all()
         settle(machine)
@@ -298,9 +298,9 @@ def indexes(machine: Machine) -> dict[str, bool]:
     return dict(machine.select(known))
 
 
-def test_a_stopped_worker_releases_its_backfill_jobs(tmp_path: Path) -> None:
+def test_a_stopped_worker_releases_its_backfill_jobs(folder: Path) -> None:
     """The leases are too long to expire within the test."""
-    with running(tmp_path / "data", SETTINGS, LEASE_SECONDS="600", BACKFILL_PER_SECOND="100") as machine:
+    with running(folder, SETTINGS, LEASE_SECONDS="600", BACKFILL_PER_SECOND="100") as machine:
         writer = Writer(machine, 7, DOCUMENTS)
         writer.write_all()
         settle(machine)
@@ -314,15 +314,15 @@ def test_a_stopped_worker_releases_its_backfill_jobs(tmp_path: Path) -> None:
         psutil.wait_procs([worker], timeout=30)
         assert machine.select("SELECT count(*) FROM jobs") > [(0,)], "the backfill was over before the worker stopped"
         state = "SELECT state FROM embedder_versions WHERE number = 2"
-        machine.until(lambda: machine.select(state) == [("ready",)], "ready", 60)
+        machine.until(lambda: machine.select(state) == [("ready",)], "ready")
         assert_everything_is_there_once(machine, writer.state)
 
 
-def test_a_model_swapped_at_runtime_is_refused_until_restored(tmp_path: Path) -> None:
-    folder = static_model(tmp_path / "model")
-    weights = next(folder.rglob("model.safetensors"))
+def test_a_model_swapped_at_runtime_is_refused_until_restored(folder: Path) -> None:
+    model = static_model(folder.with_name("model"))
+    weights = next(model.rglob("model.safetensors"))
     own, other = weights.read_bytes(), flipped(weights.read_bytes())
-    with running(tmp_path / "data", SETTINGS, EMBEDDER=str(folder), CHECK_SECONDS="1") as machine:
+    with running(folder, SETTINGS, EMBEDDER=str(model), CHECK_SECONDS="1") as machine:
         writer = Writer(machine, 7, 20)
         writer.write_all()
         settle(machine)
@@ -332,14 +332,14 @@ def test_a_model_swapped_at_runtime_is_refused_until_restored(tmp_path: Path) ->
 
         replace(weights, other)
         writer.write_all()  # partly encoded by the old model in memory before the swap is noticed
-        machine.until(lambda: dense(machine).status_code == 503, "refused by the api", 10)
+        machine.until(lambda: dense(machine).status_code == 503, "refused by the api")
         assert "version 1 was made by another embedder" in dense(machine).json()["detail"]
         assert "weights differ" in dense(machine).json()["detail"]
         hybrid = machine.http.post(f"{COLLECTION}/search", json={"query": "round"})
         assert hybrid.status_code == 200
         ((stage, reason),) = [(one["stage"], one["reason"]) for one in hybrid.json()["degraded"]]
         assert (stage, "weights differ" in reason) == ("embed", True)
-        machine.until(lambda: refusals(machine), "refused by the worker", 10)
+        machine.until(lambda: refusals(machine), "refused by the worker")
         machine.until(lambda: machine.select(LEASED) == [(False,)], "all leases released")
         unchanged = stored(machine)
         writer.write_all()
@@ -350,9 +350,9 @@ def test_a_model_swapped_at_runtime_is_refused_until_restored(tmp_path: Path) ->
         assert machine.send("GET", COLLECTION).json()["counts"]["pending"] == 20
 
         replace(weights, own)
-        machine.until(lambda: dense(machine).status_code == 200, "taken back by the api", 20)
+        machine.until(lambda: dense(machine).status_code == 200, "taken back by the api")
         assert machine.send("DELETE", "/v1/collections/others?confirm=others").is_success
-        settle(machine, 30)
+        settle(machine)
         assert_everything_is_there_once(machine, writer.state)
 
 

@@ -104,5 +104,6 @@ def test_a_pooler_in_transaction_mode_stands_before_the_server(scratch: Path, mo
             assert shown(machine, "dense") == {*names, "later"}
             settle(machine)
         with psycopg.connect(server.url, autocommit=True) as connection:
-            locks = connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone()
-            assert locks == (0,), "locks of transactions end with them, locks of sessions would stay in the pooler"
+            held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+            # Locks of transactions end with them, locks of sessions would stay in the pooler.
+            wait_for(lambda: connection.execute(held).fetchone() == (0,), "no lock is left")

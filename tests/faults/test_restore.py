@@ -21,12 +21,12 @@ from service.store.embedded.server import EmbeddedServer, programs
 from tests.faults.machine import COLLECTION, Client, Machine, Writer, running, settle
 from tests.s3 import BUCKET, store
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("restore")]  # one machine
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    with running(tmp_path_factory.mktemp("restore") / "data", {}) as machine:
+def machine(scratch: Path) -> Iterator[Machine]:
+    with running(scratch / "restore" / "data", {}) as machine:
         yield machine
 
 
@@ -108,7 +108,8 @@ def test_an_older_folder_of_the_database_comes_back(machine: Machine) -> None:
         shutil.rmtree(folder)
         subprocess.run(["cp", "--archive", copy, folder], check=True)
     assert_shows(machine, *before)
-    assert 'azimuth_lexical_rebuilds_total{reason="restored"} 1.0' in machine.http.get("/metrics").text
+    rebuilt = 'azimuth_lexical_rebuilds_total{reason="restored"} 1.0'
+    machine.until(lambda: rebuilt in machine.http.get("/metrics").text, "the index was built anew, and once")
 
 
 def test_a_replica_takes_over(scratch: Path) -> None:

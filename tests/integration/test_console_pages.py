@@ -17,6 +17,7 @@ from tests.browser import Page, Scheme, axe_source, browser
 from tests.files import folder_of_all_kinds
 from tests.integration import scene
 from tests.integration.conftest import Running
+from tests.running import wait_for
 
 pytestmark = pytest.mark.database
 
@@ -307,7 +308,7 @@ def test_pages_of_others_read_and_change_nothing(page: Page, service: Running, c
         assert page.evaluate(ATTACKS.replace("SERVICE", service.url).replace("COLLECTION", scene.COLLECTION)) == ""
         foreign.shutdown()
     counted = 'azimuth_http_request_seconds_count{method="POST",route="unmatched",status="403"}'
-    assert f"{counted} 6.0" in client.get("/metrics").text
+    wait_for(lambda: f"{counted} 6.0" in client.get("/metrics").text, "all six, of which a beacon is sent by the way")
     page.open(service.url.replace("127.0.0.1", "rebound.example") + "/v1/collections")
     assert '"status":421' in page.text("body")
     assert client.get(path).json() == before

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -225,15 +224,18 @@ def test_keys_change_within_seconds_in_a_running_service(service: Running, serve
             pass
         assert (limited.status_code, limited.headers["RateLimit-Remaining"]) == (429, "0")
         assert 1 <= int(limited.headers["Retry-After"]) <= 400
-        time.sleep(2.5)  # the use is written once a second
-        listed = run_azimuth(["keys", "list", "--json"], AZIMUTH_DATABASE_URL=url)
-        rows = [row for row in json.loads(listed.stdout) if row["name"] == "ci"]
-        assert [row["active"] for row in rows] == [True, True]
-        assert all(row["last_used_at"] for row in rows)
-        assert not any(secret in listed.stdout + service.log for secret in (first, second))
+
+        def listed() -> str:
+            return run_azimuth(["keys", "list", "--json"], AZIMUTH_DATABASE_URL=url).stdout
+
+        def used() -> list[bool]:
+            """Of each secret: the use is written once a second."""
+            rows = [row for row in json.loads(listed()) if row["name"] == "ci"]
+            return [row["active"] and bool(row["last_used_at"]) for row in rows]
+
+        wait_for(lambda: used() == [True, True], "the use of both is written")
+        assert not any(secret in listed() + service.log for secret in (first, second))
         create(server, "revoke", "ci")
-        started = time.monotonic()
         wait_for(lambda: client.get("/v1/collections").status_code == 401, "the key is refused", 5)
-        assert time.monotonic() - started < 5
     trail = json.loads(run_azimuth(["keys", "audit", "--json"], AZIMUTH_DATABASE_URL=url).stdout)
     assert [entry["action"] for entry in trail if entry["name"] == "ci"] == ["revoked", "rotated", "created"]

@@ -19,6 +19,7 @@ from service.core.errors import DatabaseUnavailable, Overloaded, TimedOut, Write
 from service.store.embedded.server import EmbeddedServer
 from service.store.postgres.connection import pool as pool_module
 from service.store.postgres.connection.pool import Pool, open_pool, retrying
+from tests.running import until
 
 pytestmark = pytest.mark.database
 
@@ -241,16 +242,16 @@ async def test_filters_leave_connections_to_others(
 
     async def evaluate(lookups: int) -> str:
         try:
-            await pool.fetch_all("SELECT pg_sleep(0.6)", lookups=lookups)
+            await pool.fetch_all("SELECT pg_advisory_xact_lock_shared(1)", lookups=lookups)
         except Overloaded:
             return "refused"
         return "done"
 
     async with pool:
-        large = [asyncio.create_task(evaluate(100)) for _ in range(size)]
-        await asyncio.sleep(0.05)
-        small = [asyncio.create_task(evaluate(1)) for _ in range(size)]
-        async with asyncio.timeout(0.5):
+        async with pool.dedicated() as holder:
+            await holder.execute("SELECT pg_advisory_lock(1)")
+            large, small = ([asyncio.create_task(evaluate(lookups)) for _ in range(size)] for lookups in (100, 1))
+            await until(lambda: sum(one.done() for one in (*large, *small)) == 2 * size - share)
             assert await value(pool, "SELECT 1") == 1
         assert [await one for one in large].count("done") == of_large
         assert [await one for one in small].count("done") == share - of_large
@@ -263,7 +264,6 @@ async def test_a_filter_that_is_given_up_frees_its_share_and_its_statement(datab
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
                     await pool.fetch_all("SELECT pg_sleep(4)", lookups=100)
-        async with asyncio.timeout(1):
-            assert await pool.fetch_all("SELECT 1", lookups=100) == [(1,)]
+        assert await pool.fetch_all("SELECT 1", lookups=100) == [(1,)], "Overloaded where its share is not free"
         running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(4)' AND state = 'active'"
         assert await value(pool, running) == 0

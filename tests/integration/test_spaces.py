@@ -25,7 +25,7 @@ from service.store.postgres.connection.pool import Pool
 from service.store.postgres.schema import migrations
 from service.store.postgres.vectors import vector_tables, vectors
 from tests.second_version import drain
-from tests.storages import STORAGES, sealed, stored_as
+from tests.storages import STORAGES, stored_as
 from tests.world import LEASE, NOW, World, build, doc, encoded, unit
 
 pytestmark = pytest.mark.database
@@ -155,33 +155,6 @@ async def test_a_row_says_of_which_version_its_job_was(
     assert await contents(world) == before
     monkeypatch.undo()
     assert await world.vectors.write(other, [encoded(job)]) == {"d"}
-
-
-async def test_vectors_of_other_dimensions_do_not_fit_the_type(world: World) -> None:
-    identity = dataclasses.replace(world.version.identity, dimensions=5)
-    longer = await world.add_version(2, VersionState.READY, identity=identity)
-    await world.put(doc("c"))
-    (job,) = await world.queue.claim([longer], 1, "w1", NOW, LEASE)
-    await world.vectors.write(longer, [encoded(job, np.eye(1, 5, dtype=np.float32))])
-    with pytest.raises(psycopg.DataError, match="expected 4 dimensions, not 5"):
-        await world.execute(
-            f"INSERT INTO vectors_1_1 SELECT collection_id, document_id, chunk, 1, 1, 0, 1, {sealed(1)}, embedding "
-            "FROM vectors_1_2"
-        )
-
-
-@pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize("value", ["NaN,0,0,1", "Infinity,0,0,1", "-Infinity,0,0,1", "0,0,0,0"])
-async def test_what_has_no_direction_is_refused(pool: Pool, storage: Storage, value: str) -> None:
-    """Each type of pgvector refuses NaN and infinity by itself; the table's CHECK what has no length."""
-    world = await stored_as(await build(pool), storage)
-    kind = "vector" if storage == "vector" else "halfvec"
-    seal = sealed(1).replace("halfvec", kind)
-    source = f"(SELECT '{{{value}}}'::real[]::vector::{kind} AS embedding)"
-    with pytest.raises(psycopg.Error, match=r"NaN|infinite|check constraint"):
-        await world.execute(f"INSERT INTO vectors_1_1 SELECT 1, 'd', 0, 1, 1, 0, 1, {seal}, embedding FROM {source}")
-    finite = "(SELECT '{1,0,0,1}'::real[]::vector::" + kind + " AS embedding)"
-    await world.execute(f"INSERT INTO vectors_1_1 SELECT 1, 'd', 0, 1, 1, 0, 1, {seal}, embedding FROM {finite}")
 
 
 async def register(world: World, index: IndexSettings = IndexSettings(), **changes: Any) -> EmbedderVersion:  # noqa: B008 frozen

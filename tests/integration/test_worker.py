@@ -5,13 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.core.versions import VersionState
 from service.store.postgres.connection.pool import Pool
-from service.store.postgres.versions.backfills import PostgresBackfills
 from tests.encoders import ScriptedEncoder
 from tests.running import until
 from tests.unit.embedder.worker.test_worker import DIMENSIONS, LONG, running, worker
-from tests.world import NOW, World, build, doc
+from tests.world import World, build, doc
 
 pytestmark = pytest.mark.database
 
@@ -70,32 +68,3 @@ async def test_no_transaction_is_open_while_the_model_runs(pool: Pool) -> None:
             else:
                 pytest.fail("a transaction stays open")
         model.gate.set()
-
-
-async def test_a_backfill_under_live_writes_ends_complete(pool: Pool) -> None:
-    world = await build(pool, dimensions=DIMENSIONS)
-    backfills = PostgresBackfills(pool)
-    await world.put(*(doc(f"d{n}", f"text number {n}") for n in range(400)), doc("bad", "poison"))
-    second = await world.add_version(2, VersionState.BACKFILLING)
-    assert (await backfills.advance(second, NOW, 1_000)).waiting == 401
-
-    async def complete() -> None:
-        while (found := await backfills.completeness(second)).waiting or found.behind or not found.agrees:
-            await asyncio.sleep(0.02)
-        await settled(world)
-
-    async with running(worker(world, faulty(), claim=40)), running(worker(world, faulty(), claim=40)):
-        for n in range(0, 400, 20):
-            await world.put(doc(f"d{n}", f"another text {n}"), doc(f"new{n}"), now=datetime.now(UTC))
-            await world.delete(f"d{n + 1}", now=datetime.now(UTC))
-            await asyncio.sleep(0)
-        await asyncio.wait_for(complete(), 60)
-
-    stored = await world.stored_chunks(second)
-    assert stored == await world.stored_chunks()
-    expected = {f"d{n}": 2 if n % 20 == 0 else 1 for n in range(400) if n % 20 != 1} | {
-        f"new{n}": 1 for n in range(0, 400, 20)
-    }
-    assert {name: revision for (name, _), revision in stored.items()} == expected
-    failed = await world.queue.failed(world.collection.id, None, 10)
-    assert [one.id for one in failed] == ["bad"]

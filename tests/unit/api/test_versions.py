@@ -1,6 +1,5 @@
 """The lifecycle of embedder versions over HTTP: registered, filled, judged, promoted, taken back, retired."""
 
-import asyncio
 from typing import Any, cast
 
 import httpx
@@ -157,42 +156,6 @@ async def test_evidence_against_it_refuses_a_promotion_with_everything_that_is_k
         names = {check["name"] for check in problem["checks"]}
         assert names == {"complete", "canary", "warm", "recall", "geometry", "judgments"}
     assert await active(doubtful) == 1
-
-
-async def test_force_overrides_the_evidence_and_is_recorded(doubtful: Edge) -> None:
-    await doubtful.ready(**SMALLER)
-    assert (await post(doubtful, "2/promote", {"force": True})).status_code == 200
-    assert await active(doubtful) == 2
-    (newest, *_) = await doubtful.trail()
-    assert newest["details"]["forced"] is True
-    assert [one["name"] for one in newest["details"]["checks"] if one["passed"] is False] == ["geometry", "judgments"]
-
-
-async def test_only_what_is_ready_can_be_promoted_and_force_does_not_change_that(api: Edge) -> None:
-    await api.register(**SMALLER)
-    for body in ({}, {"force": True}):
-        problem = assert_problem(await post(api, "2/promote", body), 409)
-        assert problem["type"] == "urn:azimuth:error:conflict"
-        assert "backfilling" in problem["detail"]
-
-
-async def test_promoting_the_active_version_changes_nothing(api: Edge) -> None:
-    before = await api.trail()
-    answer = await post(api, "1/promote")
-    assert (answer.status_code, answer.json()["active"]) == (200, True)
-    assert await api.trail() == before
-
-
-async def test_of_two_promotions_at_once_one_happens(api: Edge) -> None:
-    await api.ready(**SMALLER)
-    await api.ready(embedder="hashing:8")
-    both = await asyncio.gather(*(post(api, f"{number}/promote") for number in (2, 3)))
-    assert sorted(answer.status_code for answer in both) == [200, 409]
-    (winner,) = [answer.json()["number"] for answer in both if answer.status_code == 200]
-    assert await active(api) == winner
-    assert [entry["action"] for entry in await api.trail()].count("promoted") == 1
-    same = await asyncio.gather(*(post(api, f"{winner}/promote") for _ in range(2)))
-    assert [answer.status_code for answer in same] == [200, 200]
 
 
 async def test_a_backfill_can_be_paused_and_resumed(api: Edge) -> None:

@@ -61,14 +61,6 @@ def test_a_leg_with_nothing_to_say_does_not_diminish_the_scores_of_the_other() -
         assert {fused.item: fused.score for fused in ranking if fused.score} == {B: 1.0, C: 0.25}
 
 
-def test_a_single_hit_is_the_best_one() -> None:
-    assert scores(fuse({A: 0.1}, {A: 0.2}, CONVEX)) == {A: 1.0}
-
-
-def test_a_negative_cosine_is_no_evidence_against_a_document() -> None:
-    assert scores(fuse({A: 0.8, B: -0.9}, {B: 4.0, C: 2.0}, CONVEX)) == {A: 0.5, B: 0.5, C: 0.25}
-
-
 def test_equal_ranks_of_one_leg_each_are_told_apart_by_what_was_looked_up() -> None:
     dense = rank_scores({B: 0.9, A: 0.1}, 1)
     lexical = rank_scores({A: 9.0, B: 2.0}, 1)
@@ -130,29 +122,6 @@ def test_what_lies_at_the_lower_bound_is_still_told_apart_by_its_cosine() -> Non
     for lexical in (None, {A: 0.0}):
         ranking = fuse({B: -0.1, C: -0.2, A: -0.3}, lexical, CONVEX)
         assert [(fused.item, fused.score) for fused in ranking] == [(B, 0.0), (C, 0.0), (A, 0.0)]
-
-
-def test_several_queries_are_summed_by_their_weights() -> None:
-    asked = [said({A: 0.8, B: 0.4}, {B: 10.0}, weight=3.0), said({B: 0.5, C: 0.5}, None, weight=1.0)]
-    ranking = fuse_queries(asked, CONVEX)
-    first = {A: 0.5, B: 0.5 * 0.5 + 0.5}
-    second = {B: 1.0, C: 1.0}  # its lexical leg did not run: the dense one decides alone
-    expected = {item: 0.75 * first.get(item, 0.0) + 0.25 * second.get(item, 0.0) for item in (A, B, C)}
-    assert scores(ranking) == pytest.approx(expected)
-
-
-def test_rrf_of_several_queries_runs_over_the_lists_of_all() -> None:
-    asked = [said({A: 0.9, B: 0.8}, {B: 7.0}), said({B: 0.7}, {C: 3.0})]
-    found = scores(fuse_queries(asked, FusionSettings(method="rrf", k=60)))
-    assert found == pytest.approx({A: 0.5 / 61, B: 0.5 / 62 + 1 / 61, C: 0.5 / 61})
-
-
-def test_a_query_that_is_asked_twice_counts_with_both_weights() -> None:
-    one, other = ({A: 0.9, B: 0.3}, {B: 5.0}), ({C: 0.6}, {C: 2.0})
-    twice = scores(fuse_queries([said(*one), said(*other), said(*one)], CONVEX))
-    once = scores(fuse_queries([said(*one, weight=2.0), said(*other)], CONVEX))
-    assert list(twice) == list(once)
-    assert twice == pytest.approx(once)
 
 
 def test_the_explanation_of_several_queries_adds_up_and_shows_the_one_that_counts_most() -> None:

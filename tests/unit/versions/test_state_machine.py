@@ -271,14 +271,6 @@ async def test_a_version_becomes_ready(place: Place, collection: Collection, ver
     assert await place.actions(collection) == ["created", "registered", "indexing", "verifying", "ready"]
 
 
-async def test_omitted_settings_are_those_of_the_active_version(place: Place, collection: Collection) -> None:
-    chunking, index = ChunkingSettings(max_tokens=64), IndexSettings(m=8)
-    chunked = await place.machine.register(
-        collection, embedder=None, chunking=chunking, index=index, actor="eve", now=NOW
-    )
-    assert (chunked.spec, chunked.chunking, chunked.index) == (collection.settings.embedder, chunking, index)
-
-
 async def test_an_equal_version_is_not_registered_twice(place: Place, collection: Collection) -> None:
     with pytest.raises(Conflict, match="version 1"):
         await place.register(collection, EmbedderSpec())

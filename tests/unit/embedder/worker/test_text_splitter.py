@@ -99,13 +99,6 @@ def test_a_sentence_longer_than_a_chunk_is_cut_at_lines_then_words() -> None:
     assert all(re.fullmatch(r"word( word)*", part.text) for part in chunks)
 
 
-def test_a_word_longer_than_a_chunk_is_cut_between_tokens() -> None:
-    text = "!?" * 30
-    chunks = cut(text, most=12)
-    assert "".join(part.text for part in chunks) == text
-    assert max(part.tokens for part in chunks) <= 12
-
-
 def test_a_long_title_leaves_half_of_the_room_to_the_text() -> None:
     title = " ".join(f"title{n}" for n in range(30))
     chunks = cut("One two three. " * 10, title=title, most=22)

@@ -175,16 +175,6 @@ async def test_new_documents_are_picked_up_while_it_runs(world: World, model: Sc
     assert await names(world) == {"d0", "d1", "d2"}
 
 
-async def test_several_workers_share_the_queue(world: World) -> None:
-    await world.put(*(doc(f"d{n}") for n in range(200)))
-    models = [ScriptedEncoder(DIMENSIONS) for _ in range(3)]
-    async with running(worker(world, models[0], claim=20)), running(worker(world, models[1], claim=20)):
-        async with running(worker(world, models[2], claim=20)):
-            await eventually(lambda: not jobs(world))
-    assert len(await names(world)) == 200
-    assert sum(len(batch) for model in models for batch in model.batches) == 200
-
-
 @pytest.mark.parametrize("lane", LANES)
 async def test_only_the_document_that_fails_alone_has_failed(world: World, model: ScriptedEncoder, lane: Lane) -> None:
     model.fail_on("poison", RuntimeError("kernel panic at token 7"))
