@@ -152,10 +152,6 @@ async def test_the_ceiling_is_what_endless_repetition_comes_near_to(tantivy: Sub
     assert hit.score / await tantivy.lexicon.max_score(tantivy.papers, words) == pytest.approx(1.0, abs=0.15)
 
 
-async def test_what_the_ceiling_of_an_empty_collection_is_does_not_matter_but_it_is_told(subject: Subject) -> None:
-    assert await subject.lexicon.max_score(subject.papers, ParsedQuery(text="heron")) >= 0
-
-
 async def test_how_many_documents_say_each_word(subject: Subject) -> None:
     await subject.write(("a", "heron and pike"), ("b", "heron heron"), ("c", "perch"))
     found = await subject.lexicon.document_frequencies(subject.papers, ParsedQuery(text="zeppelin heron pike"))
@@ -189,12 +185,6 @@ async def test_at_most_limit_and_equal_scores_in_the_order_of_ids(subject: Subje
     found = await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 5)
     assert ids(found) == [f"d{n:02}" for n in range(5)]
     assert await subject.lexicon.search(subject.papers, ParsedQuery(text="heron"), 0) == ()
-
-
-@pytest.mark.parametrize("text", ["", " ", "!?", "AND OR NOT", '"heron', "heron:*", "a:b^2 +c -d ~", "\x00", "\ud800"])
-async def test_text_is_only_words(subject: Subject, text: str) -> None:
-    await subject.write(("a", "heron"))
-    assert set(ids(await subject.lexicon.search(subject.papers, ParsedQuery(text=text), 10))) <= {"a"}
 
 
 async def test_highlights_mark_the_matches_and_escape_the_rest(tantivy: Subject) -> None:

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("restore")]  # one mac
 
 @pytest.fixture(scope="module")
 def machine(scratch: Path) -> Iterator[Machine]:
-    with running(scratch / "restore" / "data", {}) as machine:
+    with running(scratch / "restore", {}) as machine:
         yield machine
 
 

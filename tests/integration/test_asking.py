@@ -66,26 +66,6 @@ def test_a_document_of_many_chunks_is_one_example(library: httpx.Client) -> None
     assert ids(by_vector) == ["book/one"]
 
 
-def test_similar_without_a_body_and_to_nothing(library: httpx.Client) -> None:
-    answer = library.post(f"{PATH}/similar/cats")
-    assert answer.status_code == 200, answer.text
-    assert "cats" not in ids(answer.json())
-    assert library.post(f"{PATH}/similar/nobody").status_code == 404
-
-
-def test_an_example_that_was_changed_and_is_not_encoded_again_is_not_used_as_it_was(library: httpx.Client) -> None:
-    library.put("/v1/collections/pending", json={"embedder": {"model": "external", "dimensions": 2, "identity": "x"}})
-    documents = "/v1/collections/pending/documents"
-    rows = [{"id": "a", "text": "a", "vector": [1.0, 0.0]}, {"id": "b", "text": "b", "vector": [1.0, 1.0]}]
-    library.post(documents, json={"documents": rows}).raise_for_status()
-    similar = "/v1/collections/pending/similar/a"
-    assert ids(library.post(similar).json()) == ["b"]
-    library.post(documents, json={"documents": [{"id": "a", "text": "changed"}]}).raise_for_status()
-    answer = library.post(similar)
-    assert answer.status_code == 422, answer.text
-    assert "no vector yet of document 'a'" in answer.json()["detail"]
-
-
 def test_chunks_are_hits_with_their_own_places(library: httpx.Client) -> None:
     answer = run_search(library, query="parliament debate budget", group_by="chunk", k=50, explain=True)
     of_book = {hit["chunk"]: hit for hit in answer["hits"] if hit["id"] == "book/one"}

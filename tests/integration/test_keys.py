@@ -174,34 +174,6 @@ def test_no_row_crosses_between_two_tenants(service: Running, tenants: tuple[Ten
     assert found == {id_: sent["text"] for tenant in tenants for id_, sent in tenant.documents.items()}
 
 
-def test_a_bound_key_writes_only_what_it_may_read(tenants: tuple[Tenant, Tenant]) -> None:
-    one, _ = tenants
-    for metadata in ({"tenant": "b"}, {}, {"tenant": ["b"]}, {"Tenant": "a"}):
-        document = {"id": "mine", "text": "x", "metadata": metadata}
-        answer = one.client.post(DOCUMENTS, json={"documents": [document]})
-        assert (answer.status_code, answer.json()["type"]) == (403, "urn:azimuth:error:foreign-documents")
-        assert "filter of this key" in answer.text
-    assert one.client.get(f"{DOCUMENTS}/mine").status_code == 404
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/metrics"),
-        ("GET", f"{DOCUMENTS}/failed"),
-        ("POST", f"{DOCUMENTS}/failed/retry"),
-        ("GET", "/v1/collections/shared/geometry"),
-        ("GET", "/v1/collections/shared/drift"),
-        ("GET", "/v1/collections/shared/judgments"),
-        ("POST", "/v1/collections/shared/evaluate"),
-        ("GET", "/v1/collections/shared/versions"),
-        ("DELETE", "/v1/collections/shared?confirm=shared"),
-    ],
-)
-def test_what_no_filter_can_narrow_is_refused(tenants: tuple[Tenant, Tenant], method: str, path: str) -> None:
-    assert tenants[0].client.request(method, path).status_code == 403
-
-
 def test_keys_change_within_seconds_in_a_running_service(service: Running, server: EmbeddedServer) -> None:
     url = url_of(server, "service_test_keys")
     first = create(server, "create", "ci", "--collections", "logs-*,papers", "--rate", "9/h", "--expires", "90d")

@@ -293,13 +293,6 @@ async def test_collections_do_not_mix(root: Path, tmp_path: Path) -> None:
         assert await found(lexicon, fish, "term") == ["a"]
 
 
-async def test_while_it_is_built_it_says_so(root: Path, feed: FileFeed) -> None:
-    lexicon = TantivyLexicon(root, INSTALLATION)
-    with pytest.raises(LexiconUnavailable):
-        await lexicon.search(PAPERS, ParsedQuery(text="heron"), 10)
-    await lexicon.close()
-
-
 async def test_an_unfinished_build_is_not_searched(root: Path, feed: FileFeed) -> None:
     async with following(root, feed) as (lexicon, _):
         await reached(lexicon, PAPERS, feed.write(("a", "heron")))

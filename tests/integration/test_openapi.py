@@ -22,7 +22,7 @@ pytestmark = pytest.mark.database
 
 SETTINGS = {"AZIMUTH_API_KEYS": "root"}
 """Its own service: collections of all kinds are made, and the first key that is made would close it."""
-EXAMPLES = 40
+EXAMPLES = 25
 CHECKS: list[CheckFunction] = [
     conformance.status_code_conformance,
     conformance.content_type_conformance,

@@ -83,10 +83,6 @@ async def test_wait_answers_when_both_legs_find_the_document(api: Edge) -> None:
         assert [hit["id"] for hit in (await api.search("wait", mode=mode))["hits"]] == ["a"]
 
 
-async def test_without_wait_the_answer_has_no_searchable(api: Edge) -> None:
-    assert "searchable" not in await api.write({"id": "a", "text": "x"})
-
-
 async def test_a_stream_is_read_by_line_whatever_its_network_chunks(api: Edge) -> None:
     lines = [json.dumps({"id": f"ü{n}", "text": f"text {n}"}, ensure_ascii=False) for n in range(20)]
     body = "\r\n".join([*lines[:10], "", "   ", *lines[10:]]).encode()
@@ -149,12 +145,6 @@ async def test_a_full_last_page_has_no_next(api: Edge) -> None:
     assert (await api.get(f"{PATH}?limit=2"))["next_cursor"] is None
 
 
-async def test_a_listing_may_be_filtered(api: Edge) -> None:
-    await api.write(*({"id": str(year), "text": "x", "metadata": {"year": year}} for year in (2018, 2019, 2020)))
-    page = await api.client.get(PATH, params={"filter": '{"year": {"$gte": 2019}}'})
-    assert [one["id"] for one in page.json()["documents"]] == ["2019", "2020"]
-
-
 async def test_an_altered_or_foreign_cursor_is_refused(api: Edge) -> None:
     await api.collection("other")
     await api.write({"id": "a", "text": "x"}, {"id": "b", "text": "x"})
@@ -169,13 +159,6 @@ async def test_deleting_by_id_reports_missing_documents(api: Edge) -> None:
     answer = await api.client.post(f"{PATH}/delete", json={"ids": ["b", "nothing", "b"]})
     assert answer.json() == {"deleted": 1, "missing": ["nothing"]}
     assert (await api.client.post(f"{PATH}/delete", json={"ids": []})).json() == {"deleted": 0, "missing": []}
-
-
-async def test_deleting_by_filter_deletes_matching_documents(api: Edge) -> None:
-    await api.write(*({"id": str(year), "text": "x", "metadata": {"year": year}} for year in (2018, 2019, 2020)))
-    answer = await api.client.post(f"{PATH}/delete", json={"filter": {"year": {"$lt": 2020}}})
-    assert answer.json() == {"deleted": 2}
-    assert [one["id"] for one in (await api.get(PATH))["documents"]] == ["2020"]
 
 
 async def test_failed_documents_are_listed_and_can_be_retried(api: Edge) -> None:

@@ -139,24 +139,6 @@ async def test_a_new_external_version_is_complete_when_every_document_has_its_ve
     assert {one["name"]: one["passed"] for one in shown["checks"]}["canary"] is None
 
 
-async def test_words_and_a_vector_answer_together(api: Edge) -> None:
-    found = await search(api, query="without", vector=[0, 1], explain=True)
-    assert found["plan"]["mode"] == "hybrid"
-    assert set(ids(found)) == {"mute", "north", "east"}
-    assert found["timings_ms"]["embed"] == 0.0
-
-
-async def test_a_query_without_a_vector_degrades_to_the_lexical_leg(api: Edge) -> None:
-    found = await search(api, query="north")
-    assert ids(found) == ["north"]
-    (degraded,) = found["degraded"]
-    assert degraded["stage"] == "dense"
-    assert "send the query's" in degraded["reason"]
-    assert found["plan"]["dense"] == "none"
-    await api.refused(SEARCH, {"query": "north", "mode": "dense"}, 422, "vector")
-    assert ids(await search(api, query="north", mode="lexical")) == ["north"]
-
-
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -177,19 +159,6 @@ async def test_an_invalid_search_by_vector_is_refused(api: Edge, body: Any, fiel
 async def test_without_words_there_is_nothing_to_highlight(api: Edge) -> None:
     assert "highlights" not in (await search(api, vector=[1, 0]))["hits"][0]
     assert "highlights" in (await search(api, vector=[1, 0], query="east"))["hits"][0]
-
-
-async def test_a_vector_of_unnamed_origin_never_meets_the_vectors_of_a_model(api: Edge) -> None:
-    url = "/v1/collections/papers/search"
-    (hit,) = (await api.search("cancel a task", include=["vector"]))["hits"]
-    for body in ({"vector": hit["vector"]}, {"vector": hit["vector"], "query": "cancel"}):
-        problem = assert_problem(await api.client.post(url, json=body), 422, "embedder_version")
-        assert "space" in problem["detail"]
-        pinned = await api.client.post(url, json={**body, "embedder_version": 1})
-        assert pinned.status_code == 200
-        assert [one["id"] for one in pinned.json()["hits"]] == ["a"]
-    wrong = await api.client.post(url, json={"vector": [1, 0], "embedder_version": 1})
-    assert_problem(wrong, 422, "vector")
 
 
 async def test_after_a_change_of_spaces_a_vector_must_say_which_it_is_of(api: Edge) -> None:

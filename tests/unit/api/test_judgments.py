@@ -38,12 +38,6 @@ async def test_judgments_are_counted_and_can_be_downloaded(api: Edge) -> None:
     assert (await api.client.post(PATH, json=full["set"])).status_code == 200
 
 
-async def test_an_upload_replaces_the_whole_set(api: Edge) -> None:
-    await upload(api, QUERIES, judgment_rows(("q1", "a", 1), ("q2", "b", 1)))
-    shown = await upload(api, [{"_id": "q9", "text": "other"}], judgment_rows(("q9", "a", 1)))
-    assert (shown["queries"], shown["judgments"]) == (1, 1)
-
-
 async def test_documents_written_since_are_known(api: Edge) -> None:
     assert (await upload(api, QUERIES, judgment_rows(("q1", "late", 1))))["unknown_documents"] == 1
     await api.write({"id": "late", "text": "x"})
@@ -90,10 +84,3 @@ async def test_many_documents_are_looked_up_in_batches(api: Edge, monkeypatch: p
     monkeypatch.setattr(sampling, "_IDS_AT_ONCE", 3)
     rows = judgment_rows(*(("q1", name, 1) for name in "abcdefg"))
     assert (await upload(api, QUERIES, rows))["unknown_documents"] == 5
-
-
-async def test_a_collection_that_is_not_there_has_no_judgments(api: Edge) -> None:
-    url = "/v1/collections/nothing/judgments"
-    assert_problem(await api.client.get(url), 404)
-    assert_problem(await api.client.delete(url), 404)
-    await api.refused(url, {"queries": QUERIES, "qrels": judgment_rows(("q1", "a", 1))}, 404)

@@ -170,12 +170,6 @@ async def test_raw_scores_are_log_odds(api: Edge) -> None:
     assert scores[1] > 10 > -10 > scores[2]
 
 
-async def test_without_a_reranker_it_is_unavailable() -> None:
-    async with edge() as bare:
-        answer = await bare.client.post("/rerank", json={"query": "x", "documents": ["a"]})
-        assert "AZIMUTH_RERANKER" in assert_problem(answer, 503)["detail"]
-
-
 async def test_every_answer_has_the_fingerprint(api: Edge) -> None:
     expected = HashingEncoder(EmbedderSpec(model="hashing:32")).identity.fingerprint
     for path, body in (

@@ -213,26 +213,6 @@ async def test_a_pinned_search_answers_in_a_version_that_is_not_active(api: Edge
     assert (found["embedder_version"], found["hits"][0]["id"], found["degraded"]) == (2, "a", [])
 
 
-async def test_a_version_that_is_still_being_filled_says_so(api: Edge) -> None:
-    await api.register(**SMALLER)
-    for mode in ("dense", "hybrid"):
-        found = await api.search("cancel a task", embedder_version=2, mode=mode)
-        assert [one["stage"] for one in found["degraded"]] == ["dense"]
-        assert "still being filled" in found["degraded"][0]["reason"]
-    assert found["plan"]["dense"] == "exact", "the dense leg runs all the same"
-    assert (await api.search("cancel a task", embedder_version=2, mode="lexical"))["degraded"] == []
-
-
-async def test_a_retired_or_failed_version_answers_no_searches(api: Edge) -> None:
-    await api.ready(**SMALLER)
-    await api.search("cancel", embedder_version=2)  # and is remembered
-    await api.client.delete(f"{PATH}/2")
-    problem = await api.refused(SEARCH, {"query": "x", "embedder_version": 2}, 409)
-    assert "retired" in problem["detail"]
-    batch = {"searches": [{"query": "x"}, {"query": "x", "embedder_version": 2}]}
-    await api.refused(f"{SEARCH}/batch", batch, 409)
-
-
 async def test_a_retired_version_is_noticed_though_another_process_retired_it(api: Edge) -> None:
     await api.ready(**SMALLER)
     await api.search("cancel", embedder_version=2)

@@ -1,29 +1,9 @@
 """The reliability diagram of the benchmark."""
 
-import xml.etree.ElementTree as ET
-
 import numpy as np
 import pytest
 
 from loadtests.confidence import Table, at_share, pooled, python_docs, shifted, trials
-from loadtests.diagram import reliability_diagram
-from service.confidence.fit import Bin
-
-SVG = "{http://www.w3.org/2000/svg}"
-
-
-def test_it_is_valid_svg_with_a_point_for_each_bin_where_it_belongs() -> None:
-    bins = (Bin(count=10, predicted=0.0, observed=0.0), Bin(count=40, predicted=0.5, observed=1.0))
-    drawn = ET.fromstring(reliability_diagram({"a <b>": bins, "c": bins[:1]}, {"a <b>": 0.25, "c": 0.0}))
-    circles = drawn.findall(f"{SVG}circle")
-    assert len(circles) == 3
-    first, second = ((float(one.get("cx", "nan")), float(one.get("cy", "nan"))) for one in circles[:2])
-    assert second[0] > first[0]
-    assert second[1] < first[1]  # up is more
-    assert float(circles[1].get("r", "nan")) > float(circles[0].get("r", "nan"))
-    texts = [one.text for one in drawn.findall(f"{SVG}text")]
-    assert "a <b>: ECE 0.250" in texts
-
 
 FOUND: Table = {
     ("a", "a"): np.array([0.9, 0.8]),
