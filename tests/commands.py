@@ -1,6 +1,10 @@
 """The `azimuth` command in this process, and a client of a service that a function plays."""
 
-from collections.abc import Callable
+import io
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from unittest import mock
 
 import httpx
 from typer.testing import CliRunner, Result
@@ -15,6 +19,23 @@ def azimuth(*arguments: object, given: str | None = None) -> Result:
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done
+
+
+def run_azimuth(arguments: Sequence[str], given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """What a process of the command would end with and print: this one has imported everything already."""
+    code: object = 0
+    stdin = io.TextIOWrapper(io.BufferedReader(io.BytesIO(given.encode())))
+    with CliRunner().isolation(env={"COLUMNS": "200", **environment}) as (stdout, stderr, _):
+        with mock.patch.multiple(sys, argv=["azimuth", *arguments], stdin=stdin):
+            try:
+                app.main()
+            except SystemExit as ended:
+                code = ended.code or 0
+        sys.stdout.flush()
+        sys.stderr.flush()
+        shown = [stream.getvalue().decode() for stream in (stdout, stderr)]
+    assert isinstance(code, int)
+    return subprocess.CompletedProcess(arguments, code, *shown)
 
 
 def connected(service: Callable[[httpx.Request], httpx.Response]) -> Client:

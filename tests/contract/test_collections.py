@@ -63,17 +63,6 @@ async def test_a_created_collection_is_read_back_as_it_was_given(collections: Co
     assert await collections.get(created.id) == created
 
 
-async def test_settings_may_be_all_defaults(collections: Collections) -> None:
-    created = await create(collections, "plain", CollectionSettings())
-    assert (await collections.by_name(created.name)).settings == CollectionSettings()
-
-
-async def test_a_name_is_taken_once(collections: Collections) -> None:
-    await create(collections, "papers")
-    with pytest.raises(Conflict):
-        await create(collections, "papers")
-
-
 async def test_of_many_that_create_the_same_name_at_once_one_wins(collections: Collections) -> None:
     outcomes = await asyncio.gather(*(create(collections, "papers") for _ in range(6)), return_exceptions=True)
     won = [outcome for outcome in outcomes if isinstance(outcome, Collection)]
@@ -217,26 +206,6 @@ async def test_nothing_of_a_deleted_collection_remains_and_all_of_the_others(poo
     table = vector_tables.vector_table(collection.id, VersionNumber(1)).table
     assert await value(pool, "SELECT to_regclass(%s)", table) is None
     assert await collections.counts(other) == before
-
-
-@pytest.mark.database
-async def test_the_tables_refuse_vectors_of_another_version_and_vectors_without_direction(pool: Pool) -> None:
-    collection = await create(PostgresCollections(pool), "papers")
-    table = vector_tables.vector_table(collection.id, VersionNumber(1)).table
-    insert = f"""
-        INSERT INTO {table}
-        SELECT %s, 'd', 0, %s, 1, 0, 4, {sealed(collection.id)}, embedding FROM (SELECT %s::halfvec AS embedding)
-    """
-    async with pool.connection() as connection:
-        await connection.execute(insert, (collection.id, 1, "[1,2,3,4]"))
-        for other_collection, number, vector, message in (
-            (1, 1, "[1,2,3,4]", "violates check constraint"),
-            (0, 2, "[1,2,3,4]", "violates check constraint"),
-            (0, 1, "[0,0,0,0]", "violates check constraint"),
-            (0, 1, "[1,2,3]", "expected 4 dimensions"),
-        ):
-            with pytest.raises(Exception, match=message):
-                await connection.execute(insert, (collection.id + other_collection, number, vector))
 
 
 @pytest.mark.database

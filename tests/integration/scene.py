@@ -8,6 +8,7 @@ import httpx
 
 COLLECTION = "papers"
 SETTINGS = {"AZIMUTH_EXACT_BELOW": "50", "AZIMUTH_PROBE_BUDGET_MS": "20000", "AZIMUTH_LOG_LEVEL": "warning"}
+SETTINGS |= {"AZIMUTH_DRIFT_SECONDS": "5"}
 """So that a few hundred documents are enough for an index, and a few seconds for samples."""
 DOCUMENTS = 300
 DEADLINE_SECONDS = 120.0

@@ -15,16 +15,16 @@ import pytest
 from azimuth_client import Client
 from service import __version__
 from tests.beir import write_pairs
-from tests.commands import azimuth
+from tests.commands import azimuth, run_azimuth
 from tests.programs import unused_port
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("AZIMUTH_")}
 
 
-def run_azimuth(arguments: Sequence[str], given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+def run_process(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "service", *arguments],
-        input=given,
+        stdin=subprocess.DEVNULL,
         env=ENVIRONMENT | {"COLUMNS": "200"} | environment,
         capture_output=True,
         text=True,
@@ -132,7 +132,7 @@ def test_a_worse_embedder_is_refused_and_can_be_forced(address: str, tmp_path: P
 
 def test_eval_starts_a_service_where_none_runs(folder: Path, tmp_path: Path) -> None:
     own = {"AZIMUTH_PORT": str(unused_port()), "AZIMUTH_DATA_DIR": str(tmp_path / "data")}
-    done = run_azimuth(["eval", str(folder), "--modes", "dense"], AZIMUTH_EMBEDDER="hashing:32", **own)
+    done = run_process(["eval", str(folder), "--modes", "dense"], AZIMUTH_EMBEDDER="hashing:32", **own)
     assert done.returncode == 0, done.stderr
     assert "dense" in done.stdout
     assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists(), "it was left running"
@@ -161,7 +161,7 @@ def test_migrate_says_what_it_did(database_url: str, empty_database_url: str) ->
 def test_a_command_that_cannot_work_ends_with_one_clear_line(
     arguments: list[str], environment: dict[str, str], code: int, message: str, tmp_path: Path
 ) -> None:
-    done = run_azimuth(
+    done = run_process(
         arguments, AZIMUTH_DATA_DIR=str(tmp_path), **({"AZIMUTH_PORT": str(unused_port())} | environment)
     )
     assert done.returncode == code, done.stderr
@@ -261,7 +261,7 @@ def test_documents_are_listed_read_counted_and_deleted(address: str) -> None:
 
 
 def test_the_version_is_told() -> None:
-    assert run_azimuth(["--version"]).stdout.strip() == __version__
+    assert run_process(["--version"]).stdout.strip() == __version__
 
 
 def test_help_teaches() -> None:

@@ -6,8 +6,8 @@ import httpx
 import numpy as np
 import pytest
 
+from tests.commands import run_azimuth
 from tests.integration.conftest import Running, written
-from tests.integration.test_commands import run_azimuth
 from tests.rivals import DOCUMENTS
 
 pytestmark = pytest.mark.database

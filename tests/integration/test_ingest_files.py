@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.commands import run_azimuth
 from tests.files import folder_of_all_kinds, pdf
-from tests.integration.test_commands import run_azimuth
 
 pytestmark = pytest.mark.database
 

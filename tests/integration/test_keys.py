@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from service.store.embedded.server import EmbeddedServer
+from tests.commands import run_azimuth
 from tests.conftest import url_of
 from tests.integration.conftest import Running
-from tests.integration.test_commands import run_azimuth
 from tests.running import wait_for
 
 SETTINGS = {"AZIMUTH_API_KEYS": "root", "AZIMUTH_EXACT_BELOW": "20", "AZIMUTH_STATEMENT_TIMEOUT_SECONDS": "60"}

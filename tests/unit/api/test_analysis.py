@@ -6,7 +6,7 @@ import pytest
 
 from tests.edge import Edge, api_fixture, assert_problem
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("computed_here")]
 ONE = "/v1/collections/papers"
 TEXTS = {
     "a": "stars shine in the night sky", "b": "stars shine in the night sky tonight", "c": "the moon and stars shine",

@@ -16,7 +16,7 @@ from service.diagnostics.thresholds import THRESHOLDS
 from tests.edge import Edge, api_fixture, assert_problem, edge
 from tests.rivals import DOCUMENTS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("computed_here")]
 
 URL = "/v1/collections/papers/geometry"
 MEASURE = {"name", "value", "error", "verdict", "watch", "broken", "says", "do"}

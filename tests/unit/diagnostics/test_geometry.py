@@ -102,13 +102,6 @@ def test_the_rows_themselves_fall_on_their_places(rows: int, dimensions: int) ->
     np.testing.assert_allclose(plane.directions @ plane.directions.T, np.eye(2), atol=1e-9)
 
 
-def test_a_line_has_one_direction() -> None:
-    sample = np.outer(np.linspace(-1, 1, 20), [1.0, 0.0, 0.0])
-    plane = geometry.project_on_plane(sample)
-    np.testing.assert_allclose(np.abs((sample - plane.mean) @ plane.directions[0]), np.abs(sample[:, 0]), atol=1e-9)
-    assert abs(np.linalg.norm(plane.directions[0]) - 1) < 1e-9
-
-
 def test_the_jackknife_gives_the_error_of_a_mean() -> None:
     rows = CHANCE.normal(size=(500, 3))
     errors = geometry.jackknife_error(rows, lambda some: some.mean(axis=0))
