@@ -13,7 +13,7 @@ from service.diagnostics.thresholds import GeometryMeasure
 from tests.edge import Edge, edge
 from tests.rivals import DOCUMENTS
 
-pytestmark = pytest.mark.slow  # a process of its own computes each diagnosis
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("computed_here")]
 
 EXTERNAL = {"model": "external", "dimensions": 16, "identity": "theirs"}
 ROWS = [{"id": name, "text": text} for name, text in DOCUMENTS.items()]
