@@ -13,7 +13,7 @@ from s3fs import S3FileSystem
 from service.cli import backup
 from service.core.errors import Misconfigured
 from tests.commands import azimuth
-from tests.integration.test_commands import run_azimuth
+from tests.integration.test_commands import run_process
 from tests.s3 import BUCKET, store
 
 pytestmark = [pytest.mark.database, pytest.mark.slow]
@@ -30,7 +30,7 @@ def settings() -> Iterator[dict[str, str]]:
 def test_what_lies_there_is_searchable_and_kept_up_to_date(client: httpx.Client, settings: dict[str, str]) -> None:
     def ingest(*more: str) -> dict[str, Any]:
         here = ["-c", "stored", "--url", str(client.base_url), "--json", *more]
-        done = run_azimuth(["ingest", f"{PLACE}/notes", *here], **settings)
+        done = run_process(["ingest", f"{PLACE}/notes", *here], **settings)
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
 
@@ -50,7 +50,7 @@ def test_what_lies_there_is_searchable_and_kept_up_to_date(client: httpx.Client,
 def test_what_cannot_be_reached_is_one_sentence(client: httpx.Client, settings: dict[str, str]) -> None:
     def told(place: str, command: str = "ingest", **more: str) -> str:
         here = ["-c", "unreached", "--url", str(client.base_url)] if command == "ingest" else []
-        done = run_azimuth([command, place, *here], **settings | more)
+        done = run_process([command, place, *here], **settings | more)
         assert done.returncode == 2, done.stderr
         (line,) = done.stderr.splitlines()
         return line
