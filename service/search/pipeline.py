@@ -1,8 +1,8 @@
 """A search from top to bottom:
 resolve the space -> wait for the revision -> match the filter -> encode the queries -> retrieve (dense || lexical) ->
 apply constraints -> complete scores -> assess confidence -> apply thresholds -> fuse -> boost or sort -> fetch ->
-rerank -> cut out the page -> diversify -> decorate -> count facets -> answer. With nothing to search for, documents are
-listed.
+rerank -> cut out the page -> diversify -> decorate -> answer. With nothing to search for, documents are listed. Facets
+are counted beside all of it.
 
 Each stage takes data and returns data, and none does I/O of its own: documents, vectors and models are behind ports.
 A stage that cannot do its part is reported in `SearchResult.degraded`, never hidden. A search has one query or several:
@@ -136,10 +136,17 @@ class SearchPipeline:
         space = await self._spaces.resolve(name, request.embedder_version)
         context = SearchContext(request.for_collection(space.collection.settings), space, live, timings)
         await revision.wait_for_revision(self.changes, self.lexicon, context)
+        if not context.request.facets:
+            return await self._find(context, shared)
+        result, facets = await both(self._find(context, shared), count_facets(self.documents, context))
+        return replace(result, facets=facets)
+
+    async def _find(self, context: SearchContext, shared: SharedQueryEncoding) -> SearchResult:
+        space, request = context.space, context.request
         if context.request.browses:
             listed = await browse(self.documents, context)
             hits = await self._post.decorate(context, list(listed.hits))
-            return replace(listed, hits=tuple(hits), facets=await count_facets(self.documents, context))
+            return replace(listed, hits=tuple(hits))
         await constraints.keep_hyphens(self.lexicon, context)
         rerank = request.rerank.resolve(space.collection.settings.rerank) if request.rerank else None
         depth = rerank.depth if rerank else 0
@@ -189,7 +196,6 @@ class SearchPipeline:
             hits = page(context, hits)
         hits = await self._post.diversify(context, hits)
         hits = await self._post.decorate(context, hits[: request.k])
-        facets = await count_facets(self.documents, context)
 
         passing = filter_match.count if filter_match is not None and request.group_by == "document" else wanted
         expected = min(request.k, passing - request.offset)
@@ -224,7 +230,6 @@ class SearchPipeline:
             unmatched_terms=context.unmatched_terms,
             degraded=tuple(context.degraded),
             confidence=confidence,
-            facets=facets,
             timings=context.timings,
         )
 

@@ -9,6 +9,7 @@ import pytest
 from service.core.errors import Invalid
 from service.core.facets import FacetRequest
 from service.core.filters import Filter, matches, parse
+from service.store.postgres.documents import PostgresDocuments
 from service.store.postgres.facets import facets as postgres_facets
 from tests.fakes.documents import facet_of
 from tests.world import World, doc
@@ -42,6 +43,35 @@ async def assert_exact(world: World, stored: dict[str, dict[str, Any]], where: F
     passing = [one for id_, one in stored.items() if where is None or matches(where, one, id_)]  # type: ignore[arg-type]
     found = await world.documents.facets(world.collection, requests, where)
     assert list(found) == [facet_of(one, passing) for one in requests]
+
+
+async def test_values_are_in_memory_before_they_are_asked_for(declared: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not isinstance(declared.documents, PostgresDocuments):
+        return
+    stored: dict[str, dict[str, Any]] = {f"d{at}": {"kind": "x", "price": at} for at in range(9)}
+    await declared.put(*(doc(name, **one) for name, one in stored.items()))
+    await declared.documents.warm_facets([declared.collection])
+    with monkeypatch.context() as reading:
+        reading.setattr(postgres_facets.Facets, "_load", None)
+        for _ in range(2):
+            await assert_exact(declared, stored, None)
+        await declared.documents.warm_facets([declared.collection])
+        stored["d0"] = {"kind": "y"}
+        await declared.put(doc("d0", **stored["d0"]))
+        await assert_exact(declared, stored, None)
+
+
+async def test_collections_that_do_not_fit_are_passed_over(declared: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not isinstance(declared.documents, PostgresDocuments):
+        return
+    monkeypatch.setattr(postgres_facets, "HELD_DOCUMENTS", 5)
+    stored: dict[str, dict[str, Any]] = {f"d{at}": {"kind": "x"} for at in range(6)}
+    await declared.put(*(doc(name, **one) for name, one in stored.items()))
+    await declared.documents.warm_facets([declared.collection])
+    with monkeypatch.context() as reading:
+        reading.setattr(postgres_facets.Facets, "_load", None)
+        await declared.documents.warm_facets([declared.collection])
+    await assert_exact(declared, stored, None)
 
 
 @pytest.mark.parametrize("seed", range(3))

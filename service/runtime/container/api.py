@@ -33,7 +33,7 @@ from service.recall.dense_probe import DenseProbe
 from service.recall.lexical_probe import LexicalProbe
 from service.recall.monitor import RecallMonitor
 from service.runtime.container import components
-from service.runtime.container.background import load_reranker_last, version_tasks
+from service.runtime.container.background import hold_facets, load_reranker_last, version_tasks
 from service.runtime.db_gauges import DatabaseGauges, KnownCollections
 from service.runtime.http_server import allowed_hosts
 from service.runtime.readiness import Readiness
@@ -221,6 +221,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
                 repeat_every("heartbeat", 2.0, readiness.send_heartbeat),
                 repeat_every("confidence", 2.0, partial(calibrator.calibrate_due, utc_now)),
                 repeat_every("geometry", 60.0, diagnostics.diagnose_due),
+                repeat_every("facets", 5.0, partial(hold_facets, collections, store.documents)),
                 repeat_every("drift", 2.0, partial(drift_monitor.measure_due, utc_now)),
                 repeat_every("ef_search", EF_SEARCH_SECONDS, partial(recall_controller.adjust_all, utc_now)),
             ):

@@ -5,7 +5,8 @@ held in memory, by document, together with the horizon of the statement that rea
 had seen everything. Each time only the documents that changed at or beyond the horizon are read again, in a statement
 that also says whether they pass the filter. So counts are always exact, as the ids of filters are
 (`filter_matches.py`).
-Fields that are not declared, and collections with too many documents, are counted by PostgreSQL.
+Fields that are not declared, and collections with too many documents, are counted by PostgreSQL. The values are read
+before a request needs them (`Facets.warm`), and a facet is computed anew only where something changed.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from psycopg import sql
 from service.core.collections import Collection
 from service.core.concurrency import off_loop
 from service.core.errors import CollectionNotFound, Invalid
+from service.core.expiring import ExpiringDict
 from service.core.facets import MAX_DISTINCT, Facet, FacetRequest
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
@@ -37,8 +39,10 @@ HELD_DOCUMENTS = 300_000
 """Of all collections together: about 150 bytes each, and 4 for each field."""
 MAX_CHANGED = 2_000
 """Documents that are read again at most; where more changed, all are."""
-_MASKS = 32
-"""Filters of one collection that are remembered, with a byte for each document."""
+_MASKS, _FACETS = 32, 256
+"""Filters of one collection that are remembered, with a byte for each document; and facets."""
+_PASSED_OVER_SECONDS = 600.0
+"""How long collections are passed over that have too many documents, or do not fit beside the others."""
 
 
 @dataclass(slots=True)
@@ -59,6 +63,8 @@ class _Columns:
     codes: dict[str, "array[int]"] = field(default_factory=dict)
     living: bytearray = field(default_factory=bytearray)
     masks: LruDict[str, _Mask] = field(default_factory=lambda: LruDict(_MASKS))
+    facets: LruDict[tuple[str, FacetRequest], Facet] = field(default_factory=lambda: LruDict(_FACETS))
+    """By filter and request, since the last change."""
 
     def put(self, document_id: DocumentId, cells: Sequence[str]) -> int:
         """The row of a living document with these lists of values, in the order of the fields."""
@@ -99,6 +105,23 @@ class Facets:
         self._pool, self._filter_matches = pool, filter_matches
         self._held: dict[CollectionId, _Columns] = {}  # the least recently used first
         self._locks: dict[CollectionId, asyncio.Lock] = {}
+        self._passed_over = ExpiringDict[CollectionId, bool]()
+
+    async def warm(self, collections: Sequence[Collection]) -> None:
+        """Read the values of declared fields, one collection after the other, as far as all fit."""
+        for one in [each for each in collections if each.settings.field_types]:
+            wanted = one.settings.field_types.keys()
+            async with self._locks.setdefault(one.id, asyncio.Lock()):
+                held = self._held.get(one.id)
+                if (held is not None and wanted <= held.codes.keys()) or self._passed_over.get(one.id):
+                    continue
+                async with self._pool.connection() as connection:
+                    columns = await self._load(connection, one.id, wanted | (held.codes.keys() if held else set()))
+                others = sum(len(other.rows) for id_, other in self._held.items() if id_ != one.id)
+                if columns is not None and others + len(columns.rows) <= HELD_DOCUMENTS:
+                    self._held[one.id] = columns
+                else:
+                    self._passed_over.put(one.id, True, _PASSED_OVER_SECONDS)
 
     async def count(
         self, collection: Collection, requests: Sequence[FacetRequest], where: Filter | None
@@ -133,7 +156,12 @@ class Facets:
         self._held[collection_id] = columns
         while sum(len(one.rows) for one in self._held.values()) > HELD_DOCUMENTS:
             self._forget(next(iter(self._held)))
-        return await off_loop(0, _counted, columns, mask, requests)
+        key = "" if where is None else repr(simplified(where))
+        found = {one.field: columns.facets[key, one] for one in requests if (key, one) in columns.facets}
+        if missing := [one for one in requests if one.field not in found]:
+            for one, facet in zip(missing, await off_loop(0, _counted, columns, mask, missing), strict=True):
+                found[one.field] = columns.facets[key, one] = facet
+        return found
 
     def _forget(self, collection_id: CollectionId) -> None:
         del self._held[collection_id]
@@ -142,16 +170,17 @@ class Facets:
 
     async def _load(self, connection: Connection, collection_id: CollectionId, names: Iterable[str]) -> _Columns | None:
         """All documents; None where they are too many."""
+        counting = {"collection_id": collection_id, "limit": HELD_DOCUMENTS + 1}
+        ((count,),) = await (await connection.execute(SQL.counted_documents, counting)).fetchall()
+        if count > HELD_DOCUMENTS:
+            return None
         fields = sorted(names)
         ((horizon,),) = await (await connection.execute(SQL.horizon)).fetchall()
         columns = _Columns(int(horizon))
         columns.lists = {name: ValueLists() for name in fields}
         columns.codes = {name: array("i") for name in fields}
         query = sql.SQL(SQL.all_values).format(cells=_cells(fields))
-        values = {**_paths(fields), "collection_id": collection_id, "limit": HELD_DOCUMENTS + 1}
-        cursor = await connection.execute(query, values, prepare=False)
-        if cursor.rowcount > HELD_DOCUMENTS:
-            return None
+        cursor = await connection.execute(query, {**_paths(fields), "collection_id": collection_id}, prepare=False)
         while rows := await cursor.fetchmany(ROWS_AT_ONCE):
             for id_, *cells in rows:
                 columns.put(id_, cells)
@@ -199,6 +228,8 @@ class Facets:
             raise CollectionNotFound
         if rows[0][1] or len(rows) >= MAX_CHANGED:
             return False
+        if rows[0][2] is not None:
+            columns.facets.clear()
         changed = [(row, columns.put(row[2], row[4:])) for row in rows if row[3] is not None]
         for row in rows:
             if row[2] is not None and row[3] is None:
@@ -232,15 +263,15 @@ class Facets:
         return await off_loop(len(rows) * 100, facet)
 
 
-def _counted(columns: _Columns, mask: _Mask | None, requests: Sequence[FacetRequest]) -> dict[str, Facet]:
+def _counted(columns: _Columns, mask: _Mask | None, requests: Sequence[FacetRequest]) -> list[Facet]:
     living = np.frombuffer(columns.living, np.bool_)
     rows = living if mask is None else living & np.frombuffer(mask.rows, np.bool_)
     every = bool(rows.all())
-    found = {}
+    found = []
     for one in requests:
         codes = np.frombuffer(columns.codes[one.field], np.int32)
         counts = np.bincount(codes if every else codes[rows], minlength=len(columns.lists[one.field]))
-        found[one.field] = columns.lists[one.field].facet(one, counts)
+        found.append(columns.lists[one.field].facet(one, counts))
     return found
 
 

@@ -2,12 +2,16 @@
 -- Every transaction below this one is seen by whatever is asked next.
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text
 
+-- name: counted_documents
+-- The number of living documents, or the limit where there are more.
+SELECT count(*)
+FROM (SELECT FROM documents WHERE collection_id = %(collection_id)s AND deleted_at IS NULL LIMIT %(limit)s) AS d
+
 -- name: all_values
--- The values of some fields in all living documents, at most so many.
+-- The values of some fields in all living documents.
 SELECT d.document_id, {cells}
 FROM documents AS d
 WHERE d.collection_id = %(collection_id)s AND d.deleted_at IS NULL
-LIMIT %(limit)s
 
 -- name: changed
 -- What changed since a horizon: each document, whether it passes now (null: it is gone), and its values, with the horizon
