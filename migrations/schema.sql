@@ -99,7 +99,8 @@ CREATE TABLE public.documents (
     created_at timestamp with time zone NOT NULL,
     updated_at timestamp with time zone NOT NULL,
     deleted_at timestamp with time zone,
-    sent_metadata jsonb
+    sent_metadata jsonb,
+    image_digest bytea
 );
 
 CREATE TABLE public.embedder_versions (
@@ -124,6 +125,16 @@ CREATE TABLE public.embedder_versions (
     curve jsonb,
     CONSTRAINT embedder_versions_state_check CHECK ((state = ANY (ARRAY['backfilling'::text, 'indexing'::text, 'verifying'::text, 'ready'::text, 'active'::text, 'retired'::text, 'failed'::text])))
 );
+
+CREATE TABLE public.images (
+    collection_id bigint NOT NULL,
+    document_id text NOT NULL COLLATE pg_catalog."C",
+    type text NOT NULL,
+    content bytea NOT NULL,
+    preview bytea NOT NULL
+);
+ALTER TABLE ONLY public.images ALTER COLUMN content SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.images ALTER COLUMN preview SET STORAGE EXTERNAL;
 
 CREATE TABLE public.indexed_fields (
     collection_id bigint NOT NULL,
@@ -259,6 +270,9 @@ ALTER TABLE ONLY public.documents
 
 ALTER TABLE ONLY public.embedder_versions
     ADD CONSTRAINT embedder_versions_pkey PRIMARY KEY (collection_id, number);
+
+ALTER TABLE ONLY public.images
+    ADD CONSTRAINT images_pkey PRIMARY KEY (collection_id, document_id);
 
 ALTER TABLE ONLY public.indexed_fields
     ADD CONSTRAINT indexed_fields_pkey PRIMARY KEY (collection_id, number);

@@ -73,6 +73,8 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     f"GET {_ONE}/documents/{{id}}": _READ,
     f"DELETE {_ONE}/documents/{{id}}": _WRITE,
     f"PATCH {_ONE}/documents/{{id}}": _WRITE,
+    f"GET {_ONE}/images/{{id}}": _READ,
+    f"PUT {_ONE}/images/{{id}}": _WRITE,
     f"POST {_ONE}/count": _READ,
     f"GET {_ONE}/export": _READ,
     f"POST {_ONE}/documents/delete": _WRITE,

@@ -15,6 +15,7 @@ from service.core.errors import CollectionNotFound, FieldError, ForeignDocuments
 from service.core.facets import Facet, FacetRequest
 from service.core.filters import And, Filter, matches, several_values
 from service.core.ids import CollectionId, CollectionName, DocumentId
+from service.core.images import Image
 from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
 from service.core.search import SearchRequest, SearchResult, Suggestion
@@ -160,6 +161,9 @@ class VisibleDocuments:
     async def get(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Mapping[DocumentId, StoredDocument]:
         where, found = await self._within(collection_id), await self._documents.get(collection_id, ids)
         return {id_: one for id_, one in found.items() if matches(where, one.metadata, id_)}
+
+    async def images(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Mapping[DocumentId, Image]:
+        return await self._documents.images(collection_id, ids, await self._within(collection_id))
 
     async def page(
         self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None

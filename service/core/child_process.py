@@ -55,9 +55,9 @@ class ChildProcess:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.to_thread(self.__exit__)
 
-    async def run(self, work: Callable[..., T], *args: Any) -> T:
+    async def run(self, work: Callable[..., T], *args: Any, seconds: float | None = None) -> T:
         """`compute`, in a thread."""
-        return await asyncio.to_thread(self.compute, work, *args)
+        return await asyncio.to_thread(self.compute, work, *args, seconds=seconds)
 
     def compute(self, work: Callable[..., T], *args: Any, seconds: float | None = None) -> T:
         """What the function of a module gives for the arguments; all of them can be pickled. Raises what it raises.
@@ -87,13 +87,13 @@ class ComputationTurns:
     _waiting: int = 0
 
     @asynccontextmanager
-    async def child(self) -> AsyncIterator[ChildProcess]:
+    async def child(self, memory_bytes: int = 0) -> AsyncIterator[ChildProcess]:
         """A process when it is the caller's turn. Raises Overloaded where too many wait."""
         if self._waiting >= MAX_WAITING:
             raise Overloaded("too many computations are waiting; try again later", retry_after=5.0)
         self._waiting += 1
         try:
-            async with self._running, ChildProcess() as process:
+            async with self._running, ChildProcess(memory_bytes) as process:
                 yield process
         finally:
             self._waiting -= 1

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from service.core.ids import DocumentId
+from service.core.images import Image
 
 WriteStatus = Literal["created", "updated", "unchanged"]
 IfExists = Literal["replace", "skip", "fail"]
@@ -15,18 +16,24 @@ IfExists = Literal["replace", "skip", "fail"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """A document as a client sends it. `vector`: for versions whose embedder is `external`; not part of the content."""
+    """A document as a client sends it. `vector`: for versions whose embedder is `external`; not part of the content.
+
+    `image`: at first where it comes from (`core/images.py`), then what was read.
+    """
 
     id: DocumentId
     title: str = ""
     text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     vector: tuple[float, ...] | None = None
+    image: Image | str | None = None
 
     @property
     def content_hash(self) -> bytes:
         """Where it changes, the vectors and the lexical entry are made again."""
-        return hashlib.blake2b(f"{len(self.title)}:{self.title}{self.text}".encode(), digest_size=16).digest()
+        image = self.image.digest if isinstance(self.image, Image) else b""
+        text = f"{len(self.title)}:{self.title}{self.text}".encode()
+        return hashlib.blake2b(text, digest_size=16, key=image).digest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +41,7 @@ class StoredDocument:
     """A document as committed.
 
     `revision` grows with every change, also through deletion and re-creation; `content_revision` is the revision
-    at which title or text last changed: what vectors and lexical entries are made from and checked against.
+    at which title, text or image last changed: what vectors and lexical entries are made from and checked against.
     """
 
     id: DocumentId
@@ -45,6 +52,8 @@ class StoredDocument:
     content_revision: int
     created_at: datetime
     updated_at: datetime
+    image: bytes | None = None
+    """Digest of the file, where there is one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,5 +75,7 @@ class Chunk:
     text: str
     tokens: int
     """Length in tokens of the embedder, special tokens and prompt included."""
+    image: bytes | None = None
+    """In place of the text: what the embedder reads of a chunk that is the document's image."""
     truncated: bool = False
     """True where one indivisible piece is longer than the embedder takes; such chunks are counted and reported."""

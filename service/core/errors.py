@@ -2,6 +2,7 @@
 
     AzimuthError
     |-- Invalid                     the request contains something that cannot be accepted  (422)
+    |   `-- UnusableImages
     |-- TooLarge                    the request exceeds a documented limit                  (413)
     |-- Forbidden                   the key of the request does not allow it                (403)
     |   `-- ForeignDocuments
@@ -130,6 +131,15 @@ class DocumentsExist(Conflict):
 def _cannot_be_written(reasons: Mapping[DocumentId, str]) -> tuple[str, list[FieldError]]:
     errors = [FieldError("documents", f"{id_}: {reason}") for id_, reason in reasons.items()]
     return f"{len(errors)} of the documents cannot be written, {errors[0].message}", errors
+
+
+class UnusableImages(Invalid):
+    """Images of documents cannot be read, or an embedder of the collection takes none."""
+
+    def __init__(self, reasons: Mapping[DocumentId, str]) -> None:
+        """`reasons`: by the ids of the documents that may not be written."""
+        self.reasons = reasons
+        super().__init__(*_cannot_be_written(reasons))
 
 
 class EmbedderChange(Conflict):

@@ -52,8 +52,10 @@ class QueueStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimedJob:
-    """A leased job with its document. `lost_leases`: how many leases of it expired with their workers."""
+    """A leased job with its document. `lost_leases`: how many leases of it expired with their workers. `image`: its
+    preview, see `core/images.py`."""
 
     job: Job
     document: StoredDocument
     lost_leases: int
+    image: bytes | None = None

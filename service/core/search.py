@@ -70,7 +70,10 @@ class Suggestion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Passage:
-    """A chunk read back from its document. `partial`: the document has more text; it is `whole`, where asked for."""
+    """A chunk read back from its document. `partial`: the document has more text; it is `whole`, where asked for.
+
+    `image`: the document has one.
+    """
 
     title: str
     text: str
@@ -80,6 +83,7 @@ class Passage:
     revision: int
     partial: bool = False
     whole: str | None = None
+    image: bool = False
 
 
 DIVERSITY_POOL_FACTOR, MIN_DIVERSITY_POOL, MAX_DIVERSITY_POOL = 3, 50, 1_000
@@ -150,7 +154,7 @@ class Query:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchRequest:
     """A search for `text`, for a `vector` of a space that the client names, or both; or for several `queries`; or, in
-    the mode dense, for what is `like` examples.
+    the mode dense, for what is `like` examples or an `image` (`core/images.py`).
 
     `syntax`: whether texts have operators (`query_syntax`); `as_words`: those that turned out to be none, see
     `parse_query`. `typos`: whether unknown words stand for similar ones.
@@ -164,6 +168,7 @@ class SearchRequest:
     vector: tuple[float, ...] | None = None
     queries: tuple[Query, ...] = ()
     like: Like | None = None
+    image: str = ""
     syntax: Syntax = "wishes"
     as_words: frozenset[str] = frozenset()
     typos: TypoTolerance | None = None
@@ -199,7 +204,7 @@ class SearchRequest:
     @property
     def browses(self) -> bool:
         """Whether there is nothing to search for: the documents that pass are listed in the order of `sort`."""
-        return bool(self.sort) and self.like is None and not (self.text or self.vector or self.queries)
+        return bool(self.sort) and self.like is None and not (self.text or self.vector or self.queries or self.image)
 
     def for_collection(self, settings: CollectionSettings) -> "SearchRequest":
         """The same search with the filter read by the types of declared fields. Invalid names a value of another, and

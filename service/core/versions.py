@@ -47,6 +47,11 @@ class EmbedderIdentity:
     def _all_parts(self) -> dict[str, str]:
         return {**self.parts, "dimensions": str(self.dimensions), "max_tokens": str(self.max_tokens)}
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether it encodes images into the space of its texts."""
+        return "image" in self.parts.get("modalities", "")
+
     def differing(self, other: "EmbedderIdentity") -> tuple[str, ...]:
         """The names of the parts that are not equal."""
         return tuple(sorted({name for name, _ in self._all_parts.items() ^ other._all_parts.items()}))

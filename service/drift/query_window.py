@@ -99,7 +99,7 @@ class QueryWindows(QueryLog[Key, QueryWindow]):
 
     def on_search(self, observed: SearchEvent) -> None:
         collection, number, request = observed.space.collection, observed.space.version.number, observed.request
-        if number != collection.active_version or len(request.effective_queries) != 1 or request.like:
+        if number != collection.active_version or len(request.effective_queries) != 1 or request.like or request.image:
             return
         (vector,), (query,), now = observed.vectors, request.effective_queries, self._clock()
         if vector is not None and (window := self.touch((collection.id, number))).wants(now):

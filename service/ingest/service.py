@@ -6,7 +6,7 @@ Documents, jobs and change rows are committed in one transaction; only then is t
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,15 +14,17 @@ from service.core import metrics
 from service.core.collections import Collection
 from service.core.concurrency import both, off_loop
 from service.core.documents import Accepted, Document, IfExists, StoredDocument
-from service.core.errors import DocumentNotFound, DocumentsExist, FieldError, ForeignDocuments, Invalid
+from service.core.errors import DocumentNotFound, DocumentsExist, FieldError, ForeignDocuments, Invalid, UnusableImages
 from service.core.filters import Filter
 from service.core.ids import DocumentId
+from service.core.images import Image, ImageReader, image_path
 from service.core.metadata import merge_patch
 from service.core.ports.change_feed import ChangeFeed
 from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.queue import JobQueue
+from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion
 from service.ingest.stream import Lines, StreamOutcome, batches
 from service.ingest.validation import DocumentLimits, VectorTarget, document_errors
@@ -39,9 +41,11 @@ class IngestService:
     collections: Collections
     documents: Documents
     queue: JobQueue
+    versions: Versions
     changes: ChangeFeed
     lexicon: Lexicon
     limits: DocumentLimits
+    images: ImageReader = field(default_factory=ImageReader)
     wait_seconds: float = 60.0
     """Longest wait for documents to become searchable."""
     waits: set[asyncio.Timeout] = field(default_factory=set)
@@ -103,18 +107,41 @@ class IngestService:
                 for accepted in await self._commit(collection, list(batch.values()), target, if_exists):
                     outcome.counts[accepted.status] += 1
                 break
-            except (DocumentsExist, ForeignDocuments) as error:
+            except (DocumentsExist, ForeignDocuments, UnusableImages) as error:
                 for line in [line for line, one in batch.items() if one.id in error.reasons]:
                     outcome.refuse(line, error.reasons[batch.pop(line).id])
 
     async def _commit(
         self, collection: Collection, documents: Sequence[Document], target: VectorTarget | None, if_exists: IfExists
     ) -> tuple[Accepted, ...]:
+        documents = await self._with_images(collection, documents)
         has_vectors = any(document.vector is not None for document in documents)
         version = target if has_vectors and isinstance(target, EmbedderVersion) else None
         accepted = await self.documents.put(collection.id, documents, datetime.now(UTC), version, if_exists=if_exists)
         self._written(collection, accepted)
         return accepted
+
+    async def _with_images(self, collection: Collection, documents: Sequence[Document]) -> Sequence[Document]:
+        """With images read in place of where they come from, which may be the document as it is stored.
+
+        UnusableImages where one cannot be read, or an embedder that is written takes none: nothing of a document may
+        be missing in a version.
+        """
+        sources = {one.id: one.image for one in documents if isinstance(one.image, str)}
+        if not sources:
+            return documents
+        for version in await self.versions.of(collection.id):
+            if version.written and not version.identity.takes_images:
+                refusal = f"image: the embedder of version {version.number}, {version.spec.model}, takes no images"
+                raise UnusableImages(dict.fromkeys(sources, refusal))
+        kept = [id_ for id_, source in sources.items() if source == image_path(id_)]
+        images = dict(await self.documents.images(collection.id, kept)) if kept else {}
+        read, reasons = await self.images.read_all({id_: one for id_, one in sources.items() if id_ not in kept})
+        reasons |= {id_: "the document has none" for id_ in kept if id_ not in images}
+        if reasons:
+            raise UnusableImages({id_: f"image: {reason}" for id_, reason in reasons.items()})
+        images |= read
+        return [replace(one, image=images.get(one.id)) for one in documents]
 
     def _written(self, collection: Collection, accepted: Sequence[Accepted]) -> None:
         for one in accepted:
@@ -122,11 +149,15 @@ class IngestService:
         self.lexicon.wake()
 
     async def patch(self, collection: Collection, document_id: DocumentId, patch: Mapping[str, Any]) -> Accepted:
-        """Merge `patch` into title, text and metadata of a document; DocumentNotFound where there is none."""
+        """Merge `patch` into title, text, metadata and image of a document; DocumentNotFound where there is none."""
+        sent = Document(id=document_id, image=patch.get("image"))
+        image = (await self._with_images(collection, [sent]))[0].image
 
         def change(stored: StoredDocument) -> Document:
             present = {"title": stored.title, "text": stored.text, "metadata": stored.metadata}
-            changed = Document(id=stored.id, **merge_patch(present, patch))
+            kept = Image(digest=stored.image) if stored.image and "image" not in patch else image
+            merged = merge_patch(present, {name: value for name, value in patch.items() if name != "image"})
+            changed = Document(id=stored.id, image=kept, **merged)
             if errors := document_errors(changed, None, self.limits, collection.settings.field_types):
                 raise Invalid("the document would be invalid", errors)
             return changed

@@ -52,8 +52,8 @@ def document_errors(
     elif changes_in_urls(document.id):
         reason = "its URL would be another one: no '.' or '..' between slashes, no slashes alone, no control characters"
         errors.append(FieldError(f"{prefix}id", reason))
-    if not document.text.strip() and not document.title.strip():
-        errors.append(FieldError(f"{prefix}text", "must not be empty where there is no title either"))
+    if not document.text.strip() and not document.title.strip() and document.image is None:
+        errors.append(FieldError(f"{prefix}text", "must not be empty where there is no title and no image either"))
     if not errors:
         errors += [FieldError(f"{prefix}metadata.{at}", error) for at, error in type_errors(document.metadata, types)]
     return errors

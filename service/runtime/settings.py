@@ -29,6 +29,9 @@ Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
 Host = Annotated[str, Field(pattern=r"^(\*|(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*|[0-9A-Fa-f.:]+(/\d{1,3})?)$")]
 """A name, `*.` and a name, an address, a network, or `*`: without scheme and port."""
 
+ImageHost = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*(:\d+)?$")]
+"""A name, or `*.` and a name, and a port."""
+
 Alias = Annotated[str, Field(pattern=r"^[^=\s]+=[^=\s]+$")]
 """A name that clients send, `=`, and the model that it means."""
 
@@ -168,6 +171,13 @@ class Settings(BaseSettings):
     max_line_bytes: int = Field(8 * 2**20, ge=1024, description="Longest line of an NDJSON stream.")
     max_upload_bytes: int = Field(100 * 2**20, ge=1024, description="Largest upload of files, packed or not.")
     max_text_length: int = Field(1_000_000, ge=1, description="Longest text of a document, in code points.")
+    max_image_bytes: int = Field(5 * 2**20, ge=1024, description="Largest image of a document or query.")
+    max_image_pixels: int = Field(40_000_000, ge=1, description="Most pixels of an image, width times height.")
+    image_hosts: Annotated[tuple[ImageHost, ...], NoDecode] = Field(
+        (),
+        description="Comma-separated hosts from which images may be fetched by their address, `img.example.com`, "
+        "`*.example.com`, with the port where it is another than usual; none: images come as data alone.",
+    )
     max_batch: int = Field(1_000, ge=1, le=10_000, description="Most documents in one JSON request.")
 
     batch_tokens: int = Field(0, ge=0, description="Tokens in one forward pass of the worker; 0: by device.")
@@ -202,6 +212,7 @@ class Settings(BaseSettings):
         "models",
         "model_aliases",
         "database_read_urls",
+        "image_hosts",
         mode="before",
     )
     @classmethod

@@ -51,8 +51,8 @@ def _reason_unknown(context: SearchContext, candidates: CandidateSet) -> str | N
     request, space, version = context.request, context.space, context.space.version
     if version.spec.external:
         return "the client makes the vectors of this version: there is no model to calibrate with"
-    if request.like is not None:
-        return "a search by examples has no query"
+    if request.like is not None or request.image:
+        return "a search by examples, or by an image, has no query in words"
     if request.mode == "lexical":
         return "lexical scores alone are no evidence: the dense leg is needed"
     if version.calibration is None:

@@ -10,11 +10,12 @@ import numpy as np
 from service.core.errors import FieldError, Invalid, SpaceRefused
 from service.core.examples import Example, Like
 from service.core.ids import CollectionId, DocumentId, Role, Vector, VersionNumber
+from service.core.images import ImageReader
 from service.core.ports.documents import Documents
-from service.core.ports.embedder import Embedders, Encoder
+from service.core.ports.embedder import Content, Embedders, Encoder
 from service.core.ports.vectors import VectorStore
 from service.core.search import SearchRequest
-from service.core.vector_math import direction, unit
+from service.core.vector_math import direction, finite, unit
 from service.core.versions import VersionState
 from service.search.context import SearchContext
 from service.spaces.model_verification import ModelVerifier
@@ -23,9 +24,9 @@ from service.spaces.resolver import Space
 NEGATIVE_WEIGHT = 0.5
 """Leads from the positive mean as far beyond it as it is away from the negative one: p + (p - n), scaled."""
 
-EncodedTexts = tuple[Encoder, Mapping[str, Vector]]
+EncodedTexts = tuple[Encoder, Mapping[Content, Vector]]
 """Vectors by text, and the encoder that made them."""
-Encode = Callable[[Space, Sequence[str], Role], Coroutine[Any, Any, EncodedTexts]]
+Encode = Callable[[Space, Sequence[Content], Role], Coroutine[Any, Any, EncodedTexts]]
 
 
 @dataclass(slots=True)
@@ -78,6 +79,7 @@ class QueryEncoder:
     verifier: ModelVerifier
     documents: Documents
     vectors: VectorStore
+    images: ImageReader
 
     async def encode(self, context: SearchContext, shared: SharedQueryEncoding) -> list[Vector | None]:
         """The vector of each query; None where the dense leg is not wanted or had to be given up."""
@@ -91,6 +93,8 @@ class QueryEncoder:
             context.degrade("dense", "incomplete", so_far)
         if request.like is not None:
             return [await self._encode_examples(context, request.like, shared)]
+        if request.image:
+            return [await context.run_stage("embed", self._encode_image(context, request.image), optional=False)]
         for at, query in enumerate(request.effective_queries):
             if query.vector is not None:
                 vectors[at] = _client_vector(context, query.vector, _field(request, at, "vector"))
@@ -111,7 +115,7 @@ class QueryEncoder:
 
     async def _encode_texts(
         self, context: SearchContext, texts: Mapping[str, str], role: Role, shared: SharedQueryEncoding
-    ) -> Mapping[str, Vector]:
+    ) -> Mapping[Content, Vector]:
         """Vectors by text. `texts`: by their field in the request."""
         encoder, vectors = await shared.get(context.space, role, self._encode_verified)
         limit = encoder.identity.max_tokens
@@ -126,7 +130,19 @@ class QueryEncoder:
                 raise Invalid.at(field, "the embedder gives no usable vector for this text")
         return vectors
 
-    async def _encode_verified(self, space: Space, texts: Sequence[str], role: Role) -> EncodedTexts:
+    async def _encode_image(self, context: SearchContext, source: str) -> Vector:
+        version = context.space.version
+        if not version.identity.takes_images:
+            raise Invalid.at(
+                "image", f"the embedder of version {version.number}, {version.spec.model}, takes no images"
+            )
+        image = await self.images.read(source)
+        _, vectors = await self._encode_verified(context.space, [image.preview], "query")
+        if not finite(vectors[image.preview][None]).all():
+            raise Invalid.at("image", "the embedder gives no usable vector for this image")
+        return vectors[image.preview]
+
+    async def _encode_verified(self, space: Space, texts: Sequence[Content], role: Role) -> EncodedTexts:
         encoder = await self.verifier.ensure(space.version)
         vectors = await self.embedders.embed(space.version.spec, texts, role)
         if await self.verifier.ensure(space.version) is not encoder:
@@ -138,7 +154,7 @@ class QueryEncoder:
         """The direction that the examples give: towards the positive ones, away from the negative ones."""
         version = context.space.version
         texts = {f"{field}.text": one.text for field, one in like.by_field if one.text is not None}
-        encoded: Mapping[str, Vector] = {}
+        encoded: Mapping[Content, Vector] = {}
         if texts and version.spec.external:
             missing = f"version {version.number} has vectors of the client's own: an example is an id or a vector"
             raise Invalid.at(next(iter(texts)), missing)

@@ -168,6 +168,7 @@ def as_hit(found: Candidate, passage: Passage, score: float, explanation: Explan
         metadata=passage.metadata,
         revision=passage.revision,
         partial=passage.partial,
+        image=passage.image,
         content_revision=found.content_revision,
         explanation=explanation,
     )

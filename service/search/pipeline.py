@@ -11,7 +11,7 @@ the legs run for each, and fusion makes one ranking of all.
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from service.core.collections import Collection
@@ -19,6 +19,7 @@ from service.core.concurrency import both, gather_limited, off_loop
 from service.core.errors import NotFound, Overloaded, Unavailable
 from service.core.filters import Filter
 from service.core.ids import CollectionName, Vector
+from service.core.images import ImageReader
 from service.core.ports.change_feed import ChangeFeed
 from service.core.ports.collections import Collections
 from service.core.ports.documents import Documents
@@ -81,10 +82,11 @@ class SearchPipeline:
     max_concurrent: int
     observers: Sequence[SearchObserver] = ()
     replicas: ReadReplicas | None = None
+    images: ImageReader = field(default_factory=ImageReader)
 
     def __post_init__(self) -> None:
         self._spaces = SpaceResolver(self.collections, self.versions)
-        self._encoder = QueryEncoder(self.embedders, self.verifier, self.documents, self.vectors)
+        self._encoder = QueryEncoder(self.embedders, self.verifier, self.documents, self.vectors, self.images)
         self._certainty = DenseCertainty(self.vectors)
         self._dense = DenseRetriever(self.vectors, self.documents, self._certainty)
         self._lexical = LexicalRetriever(self.lexicon, self.documents)
@@ -205,7 +207,7 @@ class SearchPipeline:
         if context.live:
             event = SearchEvent(
                 space=space,
-                request=request,
+                request=replace(request, image=request.image[:5]),  # observers keep it, and that there is one is enough
                 vectors=tuple(vectors),
                 plan=plan,
                 filter_match=filter_match,

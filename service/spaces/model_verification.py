@@ -8,6 +8,7 @@ reverify    again and again while running: a model folder with new content is no
 import asyncio
 import logging
 import time
+from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
@@ -34,6 +35,12 @@ CANARY_TEXTS = (
     "Aspirin irreversibly inhibits cyclooxygenase-1 in platelets.",
     "42",
 )
+CANARY_IMAGE = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAIAgMAAAC5YVYYAAAADFBMVEXcHh4eoDwePNz63DyDCpD7AAAAFElEQVR42mNgCGViYIAghlX/4WwAGToCCz"
+    "8K2TYAAAAASUVORK5CYII="
+)
+"""Four coloured squares, for embedders that take images. It stands among the texts of a canary as `_IMAGE_NAME`."""
+_IMAGE_NAME = "(image)"
 CANARY_COSINE = 0.999
 """Allows another precision or backend of the same embedder (bf16 against fp32: 0.9998), and no other embedder."""
 
@@ -66,7 +73,8 @@ class ModelVerifier:
         encoder = await self._embedders.get(spec)
         if spec.external:
             return spec, encoder.identity, {}
-        canary = await self._embed_canary(spec, CANARY_TEXTS)
+        image = (_IMAGE_NAME,) if encoder.identity.takes_images else ()
+        canary = await self._embed_canary(spec, (*CANARY_TEXTS, *image))
         if not finite(np.array(list(canary.values()), dtype=np.float32)).all():
             raise Invalid.at("embedder", f"{spec.model} gives unusable vectors (NaN, infinite or zero)")
         return spec, encoder.identity, canary
@@ -158,5 +166,6 @@ class ModelVerifier:
             )
 
     async def _embed_canary(self, spec: EmbedderSpec, texts: tuple[str, ...]) -> Mapping[str, tuple[float, ...]]:
-        vectors = await self._embedders.embed(spec, texts, "document")
+        contents = [CANARY_IMAGE if text == _IMAGE_NAME else text for text in texts]
+        vectors = await self._embedders.embed(spec, contents, "document")
         return {text: tuple(map(float, vector)) for text, vector in zip(texts, vectors, strict=True)}

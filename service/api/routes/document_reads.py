@@ -1,6 +1,6 @@
 """Documents are read: one, several by id, page by page, and all of them as a stream; and they are counted."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import orjson
@@ -19,11 +19,13 @@ from service.core.documents import StoredDocument
 from service.core.errors import DocumentNotFound, Invalid
 from service.core.filters import And, Filter
 from service.core.ids import DocumentId
+from service.core.images import Image
 from service.core.portions import portions
 
 PAGE_BOUNDS = {False: (16, 4_000_000), True: (2, 500_000)}
 """Documents that are read first (at least two), then four times as many; and the characters of texts after which a page
 ends. With vectors less: they have about ten times as many digits as their texts have characters."""
+IMAGES_AT_ONCE = 4
 
 router = collection_router("", "documents", route_class=QueryRoute)
 
@@ -114,13 +116,16 @@ async def _exported(
     after, more = None, True
     while more:
         page, more = await _page(service, collection, after, MAX_PAGE, where, with_vectors)
-        answers = await _answers(service, collection, page, include)
+        for some in portions(page, lambda one: 1 if one.image else 0, IMAGES_AT_ONCE):
+            answers = await _answers(service, collection, some, include)
+            shown = [one.id for one in some if one.image]
+            images = await service.documents.images(collection.id, shown) if shown else {}
 
-        def lines(answers: Sequence[Any] = answers) -> list[bytes]:
-            written = [orjson.dumps(schemas.exported(one)) + b"\n" for one in answers]
-            return [b"".join(some) for some in portions(written, len, SENT_AT_ONCE)]
+            def lines(answers: Sequence[Any] = answers, images: Mapping[DocumentId, Image] = images) -> list[bytes]:
+                written = [orjson.dumps(schemas.exported(one, images.get(one["id"]))) + b"\n" for one in answers]
+                return [b"".join(some) for some in portions(written, len, SENT_AT_ONCE)]
 
-        yield await off_loop(0, lines)
+            yield await off_loop(0, lines)
         after = page[-1].id if page else None
     await service.collections.get(collection.id)  # of one that was deleted meanwhile it would seem to be all
 

@@ -192,6 +192,10 @@ AliasPath = Annotated[CollectionNameField, Path()]
 DocumentIdPath = Annotated[DocumentIdField, Path()]
 VersionNumberField = Annotated[VersionNumber, Field(ge=1, le=2**31 - 1)]
 VersionPath = Annotated[VersionNumberField, Path()]
+ImageField = Annotated[
+    str,
+    Field(min_length=1, description="`data:image/png;base64,...`, or an address of a host that the operator allows."),
+]
 VectorField = Annotated[
     list[float],
     Field(

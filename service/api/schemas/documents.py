@@ -1,5 +1,6 @@
 """Documents, as clients send and get them."""
 
+from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -12,6 +13,7 @@ from typing_extensions import TypedDict
 from service.api.schemas.base import (
     DocumentIdField,
     FilterField,
+    ImageField,
     OneOfBody,
     PageQuery,
     QueryParameters,
@@ -23,6 +25,7 @@ from service.api.schemas.base import (
 from service.core.concurrency import give_way
 from service.core.documents import Accepted, Document, IfExists, StoredDocument, WriteStatus
 from service.core.ids import DocumentId, Vector
+from service.core.images import Image, image_path
 from service.core.jobs import FailedDocument
 from service.core.search import Candidate
 from service.ingest.stream import StreamOutcome
@@ -40,12 +43,13 @@ IGNORED = Field(None, description="Ignored: a document may be sent as it was rea
 
 
 class DocumentBody(RequestBody):
-    """One document. It needs a text or at least a title."""
+    """One document. It needs a text, a title or an image."""
 
     id: DocumentIdField
     title: str = ""
     text: str = ""
     metadata: dict[str, Any] = Field({})
+    image: ImageField | None = None
     vector: VectorField | None = None
     vectors: Annotated[Any, IGNORED] = None
     revision: Annotated[Any, IGNORED] = None
@@ -58,6 +62,7 @@ class DocumentBody(RequestBody):
             title=self.title,
             text=self.text,
             metadata=self.metadata,
+            image=self.image,
             vector=None if self.vector is None else tuple(self.vector),
         )
 
@@ -72,6 +77,7 @@ class PatchBody(RequestBody):
     title: str | None = None
     text: str | None = None
     metadata: dict[str, Any] | None = None
+    image: ImageField | None = None
 
 
 class FetchBody(RequestBody):
@@ -142,6 +148,8 @@ class DocumentAnswer(TypedDict):
     title: str
     text: NotRequired[str]
     metadata: NotRequired[dict[str, Any]]
+    image: NotRequired[str]
+    """Where it is, below the collection; only where there is one. Sent back, it stays."""
     vector: NotRequired[list[float]]
     """With `vectors`, where the active version is `external`."""
     vectors: NotRequired[list[ChunkAnswer]]
@@ -225,7 +233,8 @@ def streamed_answer(outcome: StreamOutcome) -> WrittenAnswer:
 def document_answer(document: StoredDocument, include: Sequence[Part]) -> DocumentAnswer:
     """Without vectors."""
     names = ("id", "title", *dict.fromkeys(include), "revision", "created_at", "updated_at")
-    return cast(DocumentAnswer, {name: getattr(document, name) for name in names if name != "vectors"})
+    image = {"image": image_path(document.id)} if document.image else {}
+    return cast(DocumentAnswer, {**{name: getattr(document, name) for name in names if name != "vectors"}, **image})
 
 
 def answers_with_vectors(
@@ -249,7 +258,8 @@ def answers_with_vectors(
     return answers
 
 
-def exported(answer: DocumentAnswer) -> dict[str, Any]:
+def exported(answer: DocumentAnswer, image: Image | None) -> dict[str, Any]:
     """What has to be written again. The vector that a client brought is its only one."""
-    dropped = {"revision", "created_at", "updated_at", *(["vectors"] if "vector" in answer else [])}
-    return {name: value for name, value in answer.items() if name not in dropped}
+    data = {} if image is None else {"image": f"data:{image.type};base64,{b64encode(image.content).decode()}"}
+    dropped = {"image", "revision", "created_at", "updated_at", *(["vectors"] if "vector" in answer else [])}
+    return {name: value for name, value in answer.items() if name not in dropped} | data

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from service.api.schemas.base import (
     DocumentIdField,
     FilterField,
+    ImageField,
     OneOfBody,
     QueryText,
     RequestBody,
@@ -226,6 +227,7 @@ class SearchBody(ResultOptionsBody):
     vector: Annotated[VectorField | None, Field(description="The query in the space of the version.")] = None
     queries: Annotated[list[QueryField], Field(min_length=2, max_length=MAX_QUERIES)] | None = None
     like: LikeBody | None = None
+    image: Annotated[ImageField | None, Field(description="In place of a query; the mode is `dense`.")] = None
     mode: Annotated[Mode, Field(description="Which legs run. Without words: `dense`.")] = "hybrid"
     syntax: Annotated[
         Syntax, Field(description='Are `"a phrase"`, `+term` and `-term` in the query operators, or only words?')
@@ -249,6 +251,7 @@ class SearchBody(ResultOptionsBody):
             vector=None if self.vector is None else tuple(self.vector),
             queries=tuple(one.domain_query() for one in self.queries or ()),
             like=None if self.like is None else self.like.like(),
+            image=self.image or "",
             syntax=self.syntax,
             typos=None if self.typos is None else TypoTolerance(max_edits=self.typos.max_edits),
             min_confidence=self.min_confidence,
@@ -264,11 +267,11 @@ class SearchBody(ResultOptionsBody):
         """The mode that was sent, or `dense` where there are no words and no mode was sent."""
         self._check_one_way_to_ask()
         sent = self.mode if "mode" in self.model_fields_set else None
-        if request.like is not None:
+        if request.like is not None or request.image:
             if sent not in (None, "dense"):
-                raise Invalid.at("mode", f"examples are searched in the mode dense, not {sent}")
+                raise Invalid.at("mode", f"examples and images are searched in the mode dense, not {sent}")
             if request.rerank is not None:
-                raise Invalid.at("rerank", "the reranker needs a query, and examples are not a query")
+                raise Invalid.at("rerank", "the reranker needs a query in words")
             return "dense"
         if request.browses:
             if sent is not None:
@@ -284,12 +287,14 @@ class SearchBody(ResultOptionsBody):
         return "dense" if all_wordless else self.mode
 
     def _check_one_way_to_ask(self) -> None:
-        if self.like is not None and (self.query, self.vector, self.queries) != (None, None, None):
-            raise Invalid.at("like", "replaces a query: give one or the other")
+        for name in ("like", "image"):
+            others = {"query", "vector", "queries", "like", "image"} - {name}
+            if getattr(self, name) is not None and any(getattr(self, other) is not None for other in others):
+                raise Invalid.at(name, "replaces a query: give one or the other")
         if self.queries is not None and (self.query, self.vector) != (None, None):
             raise Invalid.at("queries", "replaces query and vector: make them one of the queries")
-        if (self.query, self.vector, self.queries, self.like, self.sort) == (None,) * 5:
-            raise Invalid.at("query", "is required, unless there is a vector, or queries, or like, or sort")
+        if (self.query, self.vector, self.queries, self.like, self.image, self.sort) == (None,) * 6:
+            raise Invalid.at("query", "is required, unless there is a vector, or queries, or like, or image, or sort")
 
 
 def _checked(request: SearchRequest) -> SearchRequest:

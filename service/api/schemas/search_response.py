@@ -17,6 +17,7 @@ from service.core.explanation import (
     QueryExplanation,
     RerankExplanation,
 )
+from service.core.images import image_path
 from service.core.metadata import project
 from service.core.result_options import SurroundingText
 from service.core.search import Confidence, Hit, Mode, SearchRequest, SearchResult
@@ -78,6 +79,8 @@ class HitFields(TypedDict):
 
 
 class HitAnswer(HitFields, total=False):
+    image: str
+    """Where it is, below the collection; only for documents that have one."""
     text: str
     metadata: Mapping[str, Any]
     highlights: tuple[str, ...]
@@ -199,6 +202,8 @@ def search_answer(result: SearchResult, request: SearchRequest) -> SearchAnswer:
 
 def _hit(hit: Hit, request: SearchRequest) -> HitAnswer:
     answer = cast(HitAnswer, select_fields(HitFields, hit))
+    if hit.image:
+        answer["image"] = image_path(hit.id)
     if "text" in request.include:
         answer["text"] = hit.text
     if "metadata" in request.include:

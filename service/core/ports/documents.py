@@ -7,6 +7,7 @@ from service.core.documents import Accepted, Document, IfExists, StoredDocument
 from service.core.facets import Facet, FacetRequest
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
+from service.core.images import Image
 from service.core.result_options import SortKey
 from service.core.search import Candidate, FilterMatch, Passage
 from service.core.versions import EmbedderVersion
@@ -58,6 +59,11 @@ class Documents(Protocol):
     async def get(
         self, collection_id: CollectionId, ids: Sequence[DocumentId]
     ) -> Mapping[DocumentId, StoredDocument]: ...
+
+    async def images(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter | None = None
+    ) -> Mapping[DocumentId, Image]:
+        """Of those documents that pass and have one."""
 
     async def page(
         self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None

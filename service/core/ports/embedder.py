@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +9,12 @@ from service.core.ids import Role
 from service.core.ids import Vectors as VectorArray
 from service.core.versions import EmbedderIdentity
 
+Content: TypeAlias = str | bytes
+"""What is encoded: a text, or an image as `core/images.py` prepares it."""
+
 
 class ModelInput(Protocol):
-    """A text as one encoder reads it. `len`: its tokens, at most what the model takes."""
+    """A text or an image as one encoder reads it. `len`: its tokens, at most what the model takes."""
 
     @property
     def cut(self) -> bool:
@@ -46,13 +49,16 @@ class Encoder(Protocol):
     def unchanged(self) -> bool:
         """Are the files that it was loaded from still what they were? A swapped model must not go unnoticed."""
 
-    def read(self, texts: Sequence[str], role: Role) -> Sequence[ModelInput]:
-        """Each text as the model reads it, with the prompt of the role. The work grows with what is read of a text."""
+    def read(self, texts: Sequence[Content], role: Role) -> Sequence[ModelInput]:
+        """Each text as the model reads it, with the prompt of the role. The work grows with what is read of a text.
+
+        Invalid for an image where the embedder takes none (`EmbedderIdentity.takes_images`).
+        """
 
     def forward(self, inputs: Sequence[Any], role: Role) -> VectorArray:
         """One forward pass over what `read` gave for this role; rows as `encode` gives them."""
 
-    def encode(self, texts: Sequence[str], role: Role) -> VectorArray:
+    def encode(self, texts: Sequence[Content], role: Role) -> VectorArray:
         """One forward pass over all of them; rows of length 1, float32. Unusable rows stay as the model gave them."""
 
 
@@ -78,7 +84,7 @@ class Embedders(Protocol):
     async def forget(self, spec: EmbedderSpec) -> None:
         """Let go of what was loaded: the next `get` loads it anew."""
 
-    async def read(self, encoder: Encoder, texts: Sequence[str], role: Role) -> Sequence[ModelInput]:
+    async def read(self, encoder: Encoder, texts: Sequence[Content], role: Role) -> Sequence[ModelInput]:
         """`Encoder.read` in turns with what others have read. Overloaded where too much waits."""
 
     async def forward(self, encoder: Encoder, inputs: Sequence[ModelInput], role: Role) -> VectorArray:
@@ -87,5 +93,5 @@ class Embedders(Protocol):
         Overloaded where too much waits. ModelUnavailable where the model fails.
         """
 
-    async def embed(self, spec: EmbedderSpec, texts: Sequence[str], role: Role) -> VectorArray:
+    async def embed(self, spec: EmbedderSpec, texts: Sequence[Content], role: Role) -> VectorArray:
         """`get`, `read` and `forward` in one. ModelUnavailable where the model was forgotten meanwhile."""

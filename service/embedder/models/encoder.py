@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from service.core.collections import EmbedderSpec
 from service.core.ids import Role, Vectors
+from service.core.ports.embedder import Content, ModelInput
 from service.core.vector_math import finite
 from service.core.versions import EmbedderIdentity
 from service.embedder.models import fingerprint
 from service.embedder.models.dimensions import kept_dimensions
-from service.embedder.models.text_tokenizer import Tokens
+from service.embedder.models.text_input import ImageInput, only_texts
 
 if TYPE_CHECKING:
     from service.embedder.models.onnx_model import OnnxModel
@@ -32,7 +33,7 @@ class SentenceTransformerEncoder:
 
     def __init__(self, model: EmbeddingModel, folder: Path, content: fingerprint.Content, spec: EmbedderSpec) -> None:
         """`content`: of `folder` when `model` was loaded from it. Invalid if `spec` asks for too many dimensions."""
-        self._model, self._folder, self._content = model, folder, content
+        self._model, self._folder, self._content, self._name = model, folder, content, spec.model
         self.batch_tokens, self.streams = model.batch_tokens, model.streams
         self._prompts: dict[Role, str] = {
             "query": spec.query_prompt or model.prompts["query"],
@@ -41,8 +42,9 @@ class SentenceTransformerEncoder:
         self._prompt_lengths = {role: model.prompt_length(prompt) for role, prompt in self._prompts.items()}
         self._overheads = {role: model.tokenizer.lengths([prompt])[0] for role, prompt in self._prompts.items()}
         prompts = {f"{role}_prompt": prompt for role, prompt in self._prompts.items()}
+        modalities = {"modalities": "image, text"} if model.image_tokens else {}
         self.identity = EmbedderIdentity(
-            parts={**content.parts, **prompts, "normalisation": "l2"},
+            parts={**content.parts, **prompts, **modalities, "normalisation": "l2"},
             dimensions=kept_dimensions(spec, model.dimensions),
             max_tokens=model.max_tokens,
         )
@@ -62,13 +64,16 @@ class SentenceTransformerEncoder:
         except (OSError, ValueError, KeyError, TypeError):
             return False  # some or all of the files are missing
 
-    def read(self, texts: Sequence[str], role: Role) -> list[Tokens]:
-        return self._model.tokenizer.read(self._prompted(texts, role))
+    def read(self, texts: Sequence[Content], role: Role) -> list[ModelInput]:
+        if not self._model.image_tokens:
+            return [*self._model.tokenizer.read(self._prompted(only_texts(texts, self._name), role))]
+        read = iter(self._model.tokenizer.read(self._prompted([one for one in texts if isinstance(one, str)], role)))
+        return [next(read) if isinstance(one, str) else ImageInput(one, self._model.image_tokens) for one in texts]
 
-    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
+    def encode(self, texts: Sequence[Content], role: Role) -> Vectors:
         return self.forward(self.read(texts, role), role)
 
-    def forward(self, inputs: Sequence[Tokens], role: Role) -> Vectors:
+    def forward(self, inputs: Sequence[Any], role: Role) -> Vectors:
         kept = self.identity.dimensions
         if not inputs:
             return np.zeros((0, kept), dtype=np.float32)
@@ -80,7 +85,9 @@ class SentenceTransformerEncoder:
 
     def norms(self, texts: Sequence[str], role: Role) -> npt.NDArray[np.float32]:
         """Lengths of the vectors as the last trained layer gives them, before any scaling: [n]."""
-        vectors = self._model.forward(self.read(texts, role), self._prompt_lengths[role])
+        vectors = self._model.forward(
+            self._model.tokenizer.read(self._prompted(texts, role)), self._prompt_lengths[role]
+        )
         lengths: npt.NDArray[np.float32] = np.linalg.norm(vectors[:, : self.identity.dimensions], axis=1)
         return lengths
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 _TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}
 _TOKENIZER |= {"vocab.txt", "vocab.json", "merges.txt"}
+IMAGE_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+"""How pictures are prepared for a model that reads them; models of texts have neither file."""
 _NO_EFFECT = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 """Keys of config.json that only say where the model came from and how it was saved."""
 
@@ -102,7 +104,7 @@ def _is_configuration(path: Path, *, own_folder: bool) -> bool:
     if path.name in _TOKENIZER:
         return False
     sentence = path.name.startswith("sentence_") and path.name.endswith("_config.json")
-    return own_folder or sentence or path.name in ("config.json", "adapter_config.json")
+    return own_folder or sentence or path.name in ("config.json", "adapter_config.json", *IMAGE_PROCESSORS)
 
 
 def _without_noise(value: object) -> object:

@@ -76,7 +76,9 @@ class ModelLoader:
                 TransformerModel(folder, device=self._device, precision=self._precision, threads=self._threads)
             )
 
-        if self._exports is None or not tries_onnx(self._backend, self._precision, self._device):
+        # The export has no tower for images.
+        images = any(any(folder.rglob(name)) for name in fingerprint.IMAGE_PROCESSORS)
+        if images or self._exports is None or not tries_onnx(self._backend, self._precision, self._device):
             return pytorch()
         from service.embedder.models import onnx_choice, onnx_model
 

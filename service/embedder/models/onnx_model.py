@@ -57,6 +57,7 @@ class OnnxModel:
 
     batch_tokens = CPU_BATCH_TOKENS
     streams = 1
+    image_tokens = 0
 
     def __init__(
         self,

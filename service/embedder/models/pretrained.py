@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import nn
 
@@ -49,11 +50,23 @@ def own_weights(module: nn.Module) -> None:
 
 def max_tokens(folder: Path, chain: SentenceTransformer | CrossEncoder) -> int:
     """The longest input. Tokenizers without a limit say 10^30; then the number of position embeddings decides."""
-    positions = getattr(chain[0].model.config, "max_position_embeddings", None)
+    config = chain[0].model.config
+    positions = getattr(getattr(config, "text_config", config), "max_position_embeddings", None)
     known = [int(value) for value in (chain.max_seq_length, positions) if value is not None and 0 < value < 10**7]
     if not known:
         raise ModelUnavailable(f"{folder.name} does not say how many tokens it takes.")
     return min(known)
+
+
+def image_tokens(transformer: Transformer) -> int:
+    """How many patches the image tower makes of an image, and one for all of it; 0 for a model without one.
+
+    Models that take both in chat messages have no tower, and are used for texts alone.
+    """
+    vision = getattr(transformer.model.config, "vision_config", None)
+    if "image" not in transformer.modality_config or "message" in transformer.modality_config or vision is None:
+        return 0
+    return int((vision.image_size // vision.patch_size) ** 2 + 1)
 
 
 def role_prompts(chain: SentenceTransformer) -> dict[Role, str]:
@@ -77,23 +90,26 @@ def without_scaling(modules: Iterable[Any]) -> list[Any]:
 
 def embed(
     modules: Iterable[nn.Module],
-    inputs: Mapping[str, torch.Tensor],
+    inputs: Mapping[str, Any],
     prompt_length: int,
     *,
     autocast: tuple[str, torch.dtype] | None = None,
 ) -> torch.Tensor:
-    """Run tokens through a transformer and the modules after it: sentence vectors [n, dimensions], float32.
+    """Run tokens, or pictures that the transformer prepared, through it and the modules after it.
+
+    Sentence vectors [n, dimensions], float32; a model with towers for texts and pictures gives them without pooling.
 
     `autocast`: device type and precision of the transformer, if its weights have another; the cheap modules after it
     compute in float32.
     """
     transformer, *rest = modules
-    features: dict[str, Any] = {**inputs, "modality": "text"}
+    features: dict[str, Any] = {"modality": "text", **inputs}
     if prompt_length:
         features["prompt_length"] = prompt_length
     with torch.autocast(*autocast) if autocast else nullcontext():
         features = transformer(features)
-    features["token_embeddings"] = features["token_embeddings"].float()
+    if "token_embeddings" in features:
+        features["token_embeddings"] = features["token_embeddings"].float()
     for module in rest:
         features = module(features)
     vectors: torch.Tensor = features["sentence_embedding"].float()

@@ -30,6 +30,7 @@ class StaticModel:
 
     batch_tokens = 65_536  # nothing is padded and only rows are read, so a pass may be large
     streams = 1
+    image_tokens = 0
 
     def __init__(self, folder: Path) -> None:
         """Load from a checked folder (see `source`). ModelUnavailable with the reason if that fails."""

@@ -1,6 +1,10 @@
-"""A text that is given to its model as it is."""
+"""Texts and images that are given to their model as they are."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from service.core.errors import Invalid
+from service.core.ports.embedder import Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,3 +17,23 @@ class TextInput:
 
     def __len__(self) -> int:
         return self.length
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInput:
+    """An image as `core/images.py` prepares it. `length`: the patches that the model makes of it, as tokens."""
+
+    content: bytes
+    length: int
+    cut = False
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def only_texts(contents: Sequence[Content], embedder: str) -> list[str]:
+    """For embedders that take no images: Invalid where one is there."""
+    texts = [one for one in contents if isinstance(one, str)]
+    if len(texts) < len(contents):
+        raise Invalid(f"{embedder} takes no images")
+    return texts

@@ -6,7 +6,9 @@ needs to encode it. This module calls the model's modules directly, with tokens 
 
 import logging
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,9 @@ from service.core.errors import ModelUnavailable
 from service.embedder.models import device as devices
 from service.embedder.models import packed_linear, pretrained
 from service.embedder.models.padding import Padding
+from service.embedder.models.text_input import ImageInput
 from service.embedder.models.text_tokenizer import TextTokenizer, Tokens
+from service.spaces.model_verification import CANARY_IMAGE
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +51,7 @@ class TransformerModel:
         # On a GPU the next batch is tokenized while this one is computed; a CPU has no spare capacity for that.
         self.streams = 1 if self.device.type == "cpu" else 2
         self.max_tokens = pretrained.max_tokens(folder, chain)
+        self.image_tokens = pretrained.image_tokens(self._transformer)
         self.prompts = pretrained.role_prompts(chain)
         self.padding = Padding.of(tokenizer)
         self._special = frozenset(tokenizer.all_special_ids)
@@ -69,10 +74,20 @@ class TransformerModel:
         return pretrained.prompt_length(self.tokenizer.read([prompt])[0].ids.tolist(), self._special) if prompt else 0
 
     @torch.inference_mode()
-    def forward(self, texts: Sequence[Tokens], prompt_length: int) -> npt.NDArray[np.float32]:
-        """One pass over all texts: [n, dimensions], of any length. MemoryError if the device has no room for it."""
+    def forward(self, texts: Sequence[Any], prompt_length: int) -> npt.NDArray[np.float32]:
+        """One pass over all texts: [n, dimensions], of any length. MemoryError if the device has no room for it.
+
+        With an image tower, images (`ImageInput`) may be among them, and have a pass of their own.
+        """
         with devices.forward_pass(self.device, texts, self._threads, "texts"):
-            return self._embed(texts, prompt_length).cpu().numpy()
+            images = [at for at, one in enumerate(texts) if isinstance(one, ImageInput)]
+            if not images:
+                return self._embed(texts, prompt_length).cpu().numpy()
+            vectors = np.empty((len(texts), self.dimensions), np.float32)
+            vectors[images] = self._embed_images([texts[at].content for at in images]).cpu().numpy()
+            if others := sorted(set(range(len(texts))) - set(images)):
+                vectors[others] = self._embed([texts[at] for at in others], prompt_length).cpu().numpy()
+            return vectors
 
     def tensors(self, texts: Sequence[Tokens]) -> dict[str, torch.Tensor]:
         """Texts as the first module reads them."""
@@ -81,6 +96,16 @@ class TransformerModel:
     def _embed(self, texts: Sequence[Tokens], prompt_length: int) -> torch.Tensor:
         return pretrained.embed(self.modules, self.tensors(texts), prompt_length)
 
+    def _embed_images(self, contents: Sequence[bytes]) -> torch.Tensor:
+        from PIL import Image
+
+        prepared = self._transformer.preprocess([Image.open(BytesIO(one)).convert("RGB") for one in contents])
+        pixels = {"pixel_values": prepared["pixel_values"].to(self.device, self.dtype)}
+        return pretrained.embed(self.modules, {**prepared, **pixels}, 0)
+
     @torch.inference_mode()
     def _probe(self) -> torch.Tensor:
-        return torch.nn.functional.normalize(self._embed(self.tokenizer.read([pretrained.PROBE_TEXT]), 0))
+        probes = [self._embed(self.tokenizer.read([pretrained.PROBE_TEXT]), 0)]
+        if self.image_tokens:
+            probes.append(self._embed_images([CANARY_IMAGE]))
+        return torch.nn.functional.normalize(torch.cat(probes))

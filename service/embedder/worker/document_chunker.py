@@ -5,6 +5,8 @@ from dataclasses import replace
 
 from service.core.collections import ChunkingSettings
 from service.core.documents import Chunk, StoredDocument
+from service.core.errors import Unembeddable
+from service.core.jobs import ClaimedJob
 from service.core.ports.embedder import Encoder
 from service.embedder.worker.text_splitter import split_document
 
@@ -53,3 +55,19 @@ def chunk_documents(
             else:
                 result[index] = tuple(replace(part, truncated=part.truncated or part.tokens > most) for part in counted)
     return result
+
+
+def with_image(chunks: tuple[Chunk, ...], claimed: ClaimedJob, encoder: Encoder) -> tuple[Chunk, ...]:
+    """The chunks of a document and, if it has an image, that as another one, which shows the beginning of the text.
+
+    Unembeddable where the embedder takes none.
+    """
+    if claimed.image is None:
+        return chunks
+    if not encoder.identity.takes_images:
+        raise Unembeddable("The document has an image, and this embedder takes none.")
+    if not claimed.document.text and not claimed.document.title:
+        chunks = ()
+    (read,) = encoder.read([claimed.image], "document")
+    end = chunks[0].end if chunks else 0
+    return (*chunks, Chunk(number=len(chunks), start=0, end=end, text="", tokens=len(read), image=claimed.image))

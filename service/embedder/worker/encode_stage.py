@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from service.core import metrics
 from service.core.errors import ModelUnavailable, Unavailable, Unembeddable
 from service.core.ids import Vectors
-from service.core.ports.embedder import Encoder
+from service.core.ports.embedder import Content, Encoder
 from service.core.vector_math import finite
 from service.core.versions import EmbedderVersion
 from service.embedder.models.batch_packing import pack
@@ -86,7 +86,7 @@ class EncodeStage:
 
     async def _forward(self, chunks: Sequence[InFlightChunk]) -> Vectors:
         encoder, version = chunks[0].document.encoder, chunks[0].document.version
-        texts = [chunk.chunk.text for chunk in chunks]
+        texts = [chunk.chunk.image or chunk.chunk.text for chunk in chunks]
         async with self._gate.slot(encoder, self._limits.lane):
             started = time.perf_counter()
             vectors = await self._in_thread(encoder, texts)
@@ -99,7 +99,7 @@ class EncodeStage:
         self._budget(encoder).record(_padded(chunks), seconds)
         return vectors
 
-    async def _in_thread(self, encoder: Encoder, texts: list[str]) -> Vectors:
+    async def _in_thread(self, encoder: Encoder, texts: Sequence[Content]) -> Vectors:
         return await asyncio.get_running_loop().run_in_executor(self._threads, encoder.encode, texts, "document")
 
     async def _accept(self, chunks: Sequence[InFlightChunk], vectors: Vectors) -> None:
@@ -161,4 +161,5 @@ def _padded(chunks: Sequence[InFlightChunk]) -> int:
 
 def _tokens(chunk: InFlightChunk) -> int:
     """Tokens of a chunk as the model reads them."""
-    return min(chunk.chunk.tokens, chunk.document.encoder.identity.max_tokens)
+    most = chunk.document.encoder.identity.max_tokens
+    return chunk.chunk.tokens if chunk.chunk.image else min(chunk.chunk.tokens, most)

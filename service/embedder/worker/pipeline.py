@@ -10,7 +10,7 @@ from service.core import metrics
 from service.core.errors import NotFound
 from service.core.portions import portions
 from service.core.ports.vectors import VectorStore
-from service.embedder.worker.document_chunker import chunk_documents
+from service.embedder.worker.document_chunker import chunk_documents, with_image
 from service.embedder.worker.encode_stage import EncodeStage
 from service.embedder.worker.failure_bisection import bisect_failures
 from service.embedder.worker.failure_policy import FailurePolicy
@@ -98,7 +98,7 @@ class Pipeline:
                 self._tokenizing, chunk_documents, documents[0].encoder, stored, documents[0].version.chunking
             )
             for document, own in zip(documents, chunks, strict=True):
-                document.chunks = own
+                document.chunks = with_image(own, document.claimed, document.encoder)
 
         try:
             await attempt(documents)

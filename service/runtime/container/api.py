@@ -139,6 +139,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
             max_concurrent=settings.max_concurrent_searches,
             observers=(recall_monitor, query_windows),
             replicas=replicas,
+            images=components.image_reader(settings),
         )
         shadow = ShadowTraffic(search=search, collections=collections, versions=versions, share=settings.shadow_share)
         sampling = CollectionSampler(vectors=vectors, documents=documents, embedders=models, verifier=verifier)
@@ -240,9 +241,11 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
                     collections=collections,
                     documents=documents,
                     queue=queue,
+                    versions=versions,
                     changes=store.changes,
                     lexicon=lexicon,
                     limits=limits.documents,
+                    images=components.image_reader(settings),
                 ),
                 collection_service=CollectionService(collections=collections, embedders=models, verifier=verifier),
                 state_machine=machine,

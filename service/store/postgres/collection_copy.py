@@ -78,6 +78,7 @@ async def copy(
         collection, own = await insert(connection, name, settings, *spaces, now, actor, source.name)
         values = {"source": source.id, "collection_id": collection.id, "now": now}
         await connection.execute(SQL.documents, values)
+        await connection.execute(SQL.images, values)
         await connection.execute(SQL.changes, values)
         with vector_tables.missing_table(version.number):
             await connection.execute(vector_tables.copy_rows(version, own))

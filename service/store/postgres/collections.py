@@ -138,6 +138,7 @@ class PostgresCollections(Adapter):
             numbers = [VersionNumber(number) for (number,) in rows]
             # The order in which every transaction takes its locks: documents, changes, jobs, vectors.
             await connection.execute(SQL.delete_documents, key)
+            await connection.execute(SQL.delete_images, key)
             await indexed_fields.remove(connection, collection_id)
             await connection.execute(SQL.delete_changes, key)
             await connection.execute(SQL.delete_index_marks, key)

@@ -22,12 +22,13 @@ from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocum
 from service.core.facets import Facet, FacetRequest
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
+from service.core.images import Image
 from service.core.metadata import nfc
 from service.core.portions import portions
 from service.core.result_options import SortKey
 from service.core.search import Candidate, FilterMatch, Passage
 from service.core.versions import EmbedderVersion
-from service.store.postgres import change_feed, queue
+from service.store.postgres import change_feed, images, queue
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Adapter, Connection, Pool, Values, retrying
 from service.store.postgres.facets.facets import Facets
@@ -40,7 +41,7 @@ from service.store.postgres.vectors import client_vectors, vectors
 SQL = sql_files.load("documents")
 PART_SIZE = 2**20
 """Characters of texts and bytes of metadata after which a statement writes no more documents."""
-_COLUMNS = ("ids", "titles", "texts", "metadata", "sent", "hashes")
+_COLUMNS = ("ids", "titles", "texts", "metadata", "sent", "hashes", "images")
 
 
 class PostgresDocuments(Adapter):
@@ -74,7 +75,9 @@ class PostgresDocuments(Adapter):
                 await _hold_collection(connection, collection_id)
                 if vectors_of is not None:
                     await client_vectors.check_accepts_vectors(connection, vectors_of)
-                accepted, content_revisions = await _write(connection, collection_id, parts, now, within, if_exists)
+                accepted, content_revisions = await _write(
+                    connection, collection_id, parts, _images(documents), now, within, if_exists
+                )
                 if vectors_of is not None:
                     stored = await client_vectors.store(connection, vectors_of, documents, content_revisions)
                     for id_ in stored:
@@ -102,8 +105,9 @@ class PostgresDocuments(Adapter):
                 row = await (await connection.execute(statement, values)).fetchone()
                 if row is None:
                     return None
-                parts = list(_upserts([change(document_of(row))]))
-                accepted, _ = await _write(connection, collection_id, parts, now, None, "replace")
+                changed = [change(document_of(row))]
+                parts, shown = list(_upserts(changed)), _images(changed)
+                accepted, _ = await _write(connection, collection_id, parts, shown, now, None, "replace")
                 return accepted[document_id]
 
         return await retrying(commit)
@@ -121,6 +125,7 @@ class PostgresDocuments(Adapter):
                 deleted = [id_ for (id_,) in await cursor.fetchall()]
                 if deleted:
                     await indexed_fields.keep(connection, collection_id, deleted)
+                    await images.remove(connection, collection_id, deleted)
                     await change_feed.record(connection, collection_id, deleted, now)
                     # Jobs first: a worker that is storing one of them has committed when this returns, and the next
                     # statement sees what it stored.
@@ -134,6 +139,16 @@ class PostgresDocuments(Adapter):
     async def get(self, collection_id: CollectionId, ids: Sequence[DocumentId]) -> Mapping[DocumentId, StoredDocument]:
         rows = await self._pool.fetch_all(SQL.get, {"collection_id": collection_id, "ids": list(ids)})
         return {row[0]: document_of(row) for row in rows}
+
+    async def images(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter | None = None
+    ) -> Mapping[DocumentId, Image]:
+        values = {"collection_id": collection_id, "ids": list(ids)}
+        rows = await self._fetch(images.SQL.get, where, values)
+        return {
+            id_: Image(digest=digest, type=kind, content=content, preview=preview)
+            for id_, digest, kind, content, preview in rows
+        }
 
     async def page(
         self, collection_id: CollectionId, after: DocumentId | None, limit: int, where: Filter | None
@@ -205,7 +220,7 @@ class PostgresDocuments(Adapter):
         }
         passages: list[Passage | None] = [None] * len(candidates)
         rows = await self._fetch(SQL.passages, where, values)
-        for at, title, text, start, metadata, revision, partial, whole in rows:
+        for at, title, text, start, metadata, revision, partial, whole, image in rows:
             passages[at - 1] = Passage(
                 title=title,
                 text=text,
@@ -215,6 +230,7 @@ class PostgresDocuments(Adapter):
                 revision=revision,
                 partial=partial,
                 whole=whole,
+                image=image,
             )
         return tuple(passages)
 
@@ -246,15 +262,21 @@ def _upserts(documents: Sequence[Document]) -> Iterator[Mapping[str, list[Any]]]
         sent, metadata = dict(document.metadata), nfc(document.metadata)
         sent_json = None if sent == metadata else Jsonb(orjson.dumps(sent), bytes)
         json = Jsonb(orjson.dumps(metadata), bytes)
-        rows.append((document.id, document.title, document.text, json, sent_json, document.content_hash))
+        image = document.image.digest if isinstance(document.image, Image) else None
+        rows.append((document.id, document.title, document.text, json, sent_json, document.content_hash, image))
     for part in portions(rows, lambda row: len(row[2]) + len(row[3].obj), PART_SIZE):
         yield dict(zip(_COLUMNS, map(list, zip(*part, strict=True)), strict=True))
+
+
+def _images(documents: Sequence[Document]) -> dict[DocumentId, Image]:
+    return {one.id: one.image for one in documents if isinstance(one.image, Image)}
 
 
 async def _write(
     connection: Connection,
     collection_id: CollectionId,
     parts: Sequence[Mapping[str, list[Any]]],
+    shown: Mapping[DocumentId, Image],
     now: datetime,
     within: Filter | None,
     if_exists: IfExists,
@@ -274,6 +296,8 @@ async def _write(
         await indexed_fields.keep(connection, collection_id, list(accepted))
         await change_feed.record(connection, collection_id, list(accepted), now)
     new_content = {id_: content for id_, revision, content, _ in written if content == revision}
+    if shown or any(accepted[id_].status == "updated" for id_ in new_content):
+        await images.replace(connection, collection_id, list(new_content), shown)
     if new_content:
         await queue.enqueue(connection, collection_id, new_content, now)
     # The upsert locked these too, so they still are as it found them.

@@ -92,15 +92,15 @@ class PostgresQueue(Adapter):
                 return ()
             keys = {"collections": [row[0] for row in rows], "ids": [row[1] for row in rows]}
             found = await (await connection.execute(SQL.documents, keys)).fetchall()
-            documents = {(row[0], row[1]): document_of(row[1:]) for row in found}
+            documents = {(row[0], row[1]): (document_of(row[1:-1]), row[-1]) for row in found}
             claimed, outdated = [], []
             for *columns, lost_leases in rows:
                 job = Job(**dict(zip(_JOB, columns, strict=True)), lease=ticket)
-                document = documents.get((job.collection_id, job.document_id))
+                document, image = documents.get((job.collection_id, job.document_id), (None, None))
                 if document is None or document.content_revision != job.content_revision:
                     outdated.append(job)
                 else:
-                    claimed.append(ClaimedJob(job=job, document=document, lost_leases=lost_leases))
+                    claimed.append(ClaimedJob(job=job, document=document, lost_leases=lost_leases, image=image))
             if outdated:
                 await connection.execute(_DROP_OUTDATED, _columns(outdated))
         return tuple(claimed)

@@ -16,7 +16,7 @@ SELECT state.purged_xid::text::bigint AS purged,
        index.generation IS NOT NULL AS known,
        waiting.changed_at AS waiting_since,
        page.xid::text::bigint, page.document_id, page.present, page.title, page.text, page.metadata, page.revision,
-       page.content_revision, page.created_at, page.updated_at, page.found
+       page.content_revision, page.created_at, page.updated_at, page.image_digest, page.found
 FROM collections AS state
 LEFT JOIN lexical_indexes AS index
     ON index.collection_id = state.id AND index.generation = %(generation)s
@@ -39,7 +39,7 @@ LEFT JOIN LATERAL (
     FROM (
         SELECT c.xid, c.document_id, d.document_id IS NOT NULL AS present, d.title, d.text,
                coalesce(d.sent_metadata, d.metadata) AS metadata, d.revision, d.content_revision,
-               d.created_at, d.updated_at, count(*) OVER () AS found, coalesce(octet_length(d.title) + octet_length(d.text) + pg_column_size(d.metadata), 0) AS size,
+               d.created_at, d.updated_at, d.image_digest, count(*) OVER () AS found, coalesce(octet_length(d.title) + octet_length(d.text) + pg_column_size(d.metadata), 0) AS size,
                sum(coalesce(octet_length(d.title) + octet_length(d.text) + pg_column_size(d.metadata), 0)) OVER (ORDER BY c.xid, c.document_id) AS total
         FROM (
             SELECT xid, document_id
@@ -65,11 +65,11 @@ SELECT pg_current_snapshot()::text, page.*
 FROM (VALUES (1)) AS one (row)
 LEFT JOIN LATERAL (
     SELECT r.xid::text::bigint, r.document_id, r.present, r.title, r.text, r.metadata, r.revision, r.content_revision,
-           r.created_at, r.updated_at, r.found
+           r.created_at, r.updated_at, r.image_digest, r.found
     FROM (
         SELECT c.xid, c.document_id, d.document_id IS NOT NULL AS present, d.title, d.text,
                coalesce(d.sent_metadata, d.metadata) AS metadata, d.revision, d.content_revision,
-               d.created_at, d.updated_at, count(*) OVER () AS found, coalesce(octet_length(d.title) + octet_length(d.text) + pg_column_size(d.metadata), 0) AS size,
+               d.created_at, d.updated_at, d.image_digest, count(*) OVER () AS found, coalesce(octet_length(d.title) + octet_length(d.text) + pg_column_size(d.metadata), 0) AS size,
                sum(coalesce(octet_length(d.title) + octet_length(d.text) + pg_column_size(d.metadata), 0)) OVER (ORDER BY c.xid, c.document_id) AS total
         FROM (
             (

@@ -14,11 +14,20 @@ SET TRANSACTION ISOLATION LEVEL REPEATABLE READ
 -- The living documents of another collection, with a revision of their own.
 INSERT INTO documents (
     collection_id, document_id, title, text, metadata, sent_metadata, content_hash, revision, content_revision,
-    created_at, updated_at
+    created_at, updated_at, image_digest
 )
-SELECT %(collection_id)s, document_id, title, text, metadata, sent_metadata, content_hash, 1, 1, created_at, updated_at
+SELECT %(collection_id)s, document_id, title, text, metadata, sent_metadata, content_hash, 1, 1, created_at, updated_at,
+       image_digest
 FROM documents
 WHERE collection_id = %(source)s AND deleted_at IS NULL
+
+-- name: images
+-- Theirs.
+INSERT INTO images (collection_id, document_id, type, content, preview)
+SELECT %(collection_id)s, i.document_id, i.type, i.content, i.preview
+FROM images AS i
+JOIN documents AS d ON d.collection_id = i.collection_id AND d.document_id = i.document_id
+WHERE i.collection_id = %(source)s AND d.deleted_at IS NULL
 
 -- name: changes
 -- All of them in the feed.

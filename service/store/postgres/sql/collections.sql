@@ -56,6 +56,10 @@ SELECT number FROM embedder_versions WHERE collection_id = %(id)s ORDER BY numbe
 -- All of a collection, tombstones too.
 DELETE FROM documents WHERE collection_id = %(id)s
 
+-- name: delete_images
+-- All of a collection.
+DELETE FROM images WHERE collection_id = %(id)s
+
 -- name: delete_changes
 -- The whole feed of a collection.
 DELETE FROM changes WHERE collection_id = %(id)s

@@ -10,14 +10,14 @@ SELECT pg_current_xact_id()::text::bigint FROM collections AS c CROSS JOIN queue
 -- Creates or replaces documents, locking them in order of their ids. What would not change, or does not pass, gives no row.
 INSERT INTO documents AS d (
     collection_id, document_id, title, text, metadata, sent_metadata, content_hash, revision, content_revision,
-    created_at, updated_at
+    created_at, updated_at, image_digest
 )
 SELECT %(collection_id)s::bigint, n.document_id, n.title, n.text, n.metadata, n.sent,
-       n.content_hash, 1, 1, %(now)s::timestamptz, %(now)s::timestamptz
+       n.content_hash, 1, 1, %(now)s::timestamptz, %(now)s::timestamptz, n.image_digest
 FROM unnest(
     %(ids)s::text[], %(titles)b::text[], %(texts)b::text[], %(metadata)b::jsonb[], %(sent)b::jsonb[],
-    %(hashes)b::bytea[]
-) AS n (document_id, title, text, metadata, sent, content_hash)
+    %(hashes)b::bytea[], %(images)b::bytea[]
+) AS n (document_id, title, text, metadata, sent, content_hash, image_digest)
 ORDER BY n.document_id COLLATE "C"
 ON CONFLICT (collection_id, document_id) DO UPDATE SET
     title = excluded.title,
@@ -25,6 +25,7 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET
     metadata = excluded.metadata,
     sent_metadata = excluded.sent_metadata,
     content_hash = excluded.content_hash,
+    image_digest = excluded.image_digest,
     revision = d.revision + 1,
     content_revision = CASE
         WHEN d.content_hash <> excluded.content_hash THEN d.revision + 1
@@ -70,6 +71,7 @@ ON CONFLICT (collection_id, document_id) DO UPDATE SET
     metadata = excluded.metadata,
     sent_metadata = NULL,
     content_hash = excluded.content_hash,
+    image_digest = NULL,
     revision = d.revision + 1,
     content_revision = d.revision + 1,
     updated_at = excluded.updated_at,
@@ -79,14 +81,15 @@ RETURNING d.document_id
 
 -- name: get
 -- Living documents by id.
-SELECT document_id, title, text, coalesce(sent_metadata, metadata), revision, content_revision, created_at, updated_at
+SELECT document_id, title, text, coalesce(sent_metadata, metadata), revision, content_revision, created_at, updated_at,
+       image_digest
 FROM documents
 WHERE collection_id = %(collection_id)s AND document_id = ANY (%(ids)s::text[]) AND deleted_at IS NULL
 
 -- name: page
 -- The next living documents that pass, in byte order of their ids.
 SELECT d.document_id, d.title, d.text, coalesce(d.sent_metadata, d.metadata), d.revision, d.content_revision,
-       d.created_at, d.updated_at
+       d.created_at, d.updated_at, d.image_digest
 FROM documents AS d
 WHERE d.collection_id = %(collection_id)s AND d.document_id > %(after)s AND d.deleted_at IS NULL AND {where}
 ORDER BY d.document_id
@@ -95,7 +98,7 @@ LIMIT %(limit)s
 -- name: lock_one
 -- A living document that passes, until the transaction ends.
 SELECT d.document_id, d.title, d.text, coalesce(d.sent_metadata, d.metadata), d.revision, d.content_revision,
-       d.created_at, d.updated_at
+       d.created_at, d.updated_at, d.image_digest
 FROM documents AS d
 WHERE d.collection_id = %(collection_id)s AND d.document_id = %(document_id)s AND d.deleted_at IS NULL AND {where}
 FOR UPDATE
@@ -132,7 +135,8 @@ SELECT c.at, d.title, p.text, c.starts, coalesce(d.sent_metadata, d.metadata), d
        CASE
            WHEN octet_length(p.text) < octet_length(d.text)
                AND sum(octet_length(d.text)) OVER (ORDER BY c.at) <= %(whole_bytes)s THEN d.text
-       END AS whole
+       END AS whole,
+       d.image_digest IS NOT NULL AS image
 FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[], %(starts)s::integer[], %(ends)s::integer[])
     WITH ORDINALITY AS c (document_id, content_revision, starts, ends, at)
 JOIN documents AS d

@@ -81,9 +81,10 @@ ORDER BY priority, enqueued_at, document_id
 -- name: documents
 -- The living documents of claimed jobs.
 SELECT d.collection_id, d.document_id, d.title, d.text, coalesce(d.sent_metadata, d.metadata) AS metadata, d.revision,
-       d.content_revision, d.created_at, d.updated_at
+       d.content_revision, d.created_at, d.updated_at, d.image_digest, i.preview
 FROM unnest(%(collections)s::bigint[], %(ids)s::text[]) AS n (collection_id, document_id)
 JOIN documents AS d ON d.collection_id = n.collection_id AND d.document_id = n.document_id
+LEFT JOIN images AS i ON i.collection_id = d.collection_id AND i.document_id = d.document_id
 WHERE d.deleted_at IS NULL
 
 -- name: held
