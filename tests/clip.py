@@ -60,6 +60,7 @@ def tiny_clip(folder: Path, *, seed: int = 0, steps: int = 300) -> Path:
     size = {"shortest_edge": SIDE}
     processor = CLIPProcessor(CLIPImageProcessorPil(size=size, crop_size={"height": SIDE, "width": SIDE}), tokenizer)
     torch.manual_seed(seed)
+    torch.set_num_threads(1)  # of this thread; several wait for each other on so little work
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     ends = {"bos_token_id": vocabulary["<|startoftext|>"], "eos_token_id": vocabulary["<|endoftext|>"]}
     model = Towers(

@@ -5,7 +5,6 @@ small file can unpack to gigabytes. What models and consoles read is made there,
 """
 
 import asyncio
-import binascii
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,8 +13,6 @@ from fnmatch import fnmatchcase
 from hashlib import blake2b
 from io import BytesIO
 from urllib.parse import quote, urlsplit
-
-import httpx
 
 from service.core.child_process import ChildDied, ComputationTurns
 from service.core.concurrency import off_loop
@@ -91,26 +88,37 @@ class ImageReader:
     async def _content(self, source: str) -> bytes:
         head, _, body = source.partition(",")
         if head.startswith("data:") and head.endswith(";base64"):
-            if len(body) * 3 // 4 > self.max_bytes + 2:
+            if len(body) > 4 * (self.max_bytes // 3 + 1):
                 raise self._too_large
             try:
-                return await off_loop(len(body), lambda: b64decode(body, validate=True))
-            except (ValueError, binascii.Error) as error:
+                content = await off_loop(len(body), lambda: b64decode(body, validate=True))
+            except ValueError as error:
                 raise Invalid(f"is no base64: {error}") from error
-        address = urlsplit(source) if source.startswith(("http://", "https://")) else None
-        if address is None:
+            if len(content) > self.max_bytes:
+                raise self._too_large
+            return content
+        if not source.startswith(("http://", "https://")):
             raise Invalid("expected data:image/png;base64,... or an address of http or https")
-        if not any(fnmatchcase(address.netloc.lower(), host.lower()) for host in self.hosts):
-            raise Invalid(f"images from {address.netloc.rpartition('@')[2]} are not allowed here (AZIMUTH_IMAGE_HOSTS)")
+        try:
+            host = urlsplit(source).netloc.lower()
+        except ValueError as error:
+            raise Invalid(f"is no address: {error}") from error
+        if not any(fnmatchcase(host, allowed.lower()) for allowed in self.hosts):
+            raise Invalid(f"images from {host.rpartition('@')[2]} are not allowed here (AZIMUTH_IMAGE_HOSTS)")
+        return await self._fetched(source, host)
+
+    async def _fetched(self, address: str, host: str) -> bytes:
+        import httpx  # not by the child process, which has to start quickly
+
         content = b""
         try:
             async with (
                 asyncio.timeout(FETCH_SECONDS),
                 httpx.AsyncClient(trust_env=False) as client,
-                client.stream("GET", source) as response,
+                client.stream("GET", address) as response,
             ):
                 if response.status_code != httpx.codes.OK:  # no redirects: they could lead to another host
-                    raise Invalid(f"cannot be fetched: {address.netloc} answers {response.status_code}")
+                    raise Invalid(f"cannot be fetched: {host} answers {response.status_code}")
                 async for part in response.aiter_bytes():
                     content += part
                     if len(content) > self.max_bytes:
@@ -147,6 +155,6 @@ def read_image(content: bytes, max_pixels: int) -> Image:
     except (Invalid, MemoryError):
         raise
     except Exception as error:  # decoders raise whatever their authors did not foresee
-        raise Invalid(f"is no image of these formats: {', '.join(FORMATS)} ({error})"[:300]) from error
+        raise Invalid(f"is no whole image of these formats: {', '.join(FORMATS)}") from error
     digest = blake2b(content, digest_size=16).digest()
     return Image(digest=digest, type=kind, content=content, preview=preview.getvalue())

@@ -1,6 +1,7 @@
 """The contract of the port `Documents`, for the fake and for PostgreSQL."""
 
 import asyncio
+import dataclasses
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from service.core.documents import Document, StoredDocument
 from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocuments
 from service.core.filters import And, parse
 from service.core.ids import CollectionId, DocumentId
+from service.core.images import Image
 from service.core.search import Candidate, Passage
 from service.core.versions import VersionState
 from service.store.postgres import documents as module
@@ -442,3 +444,26 @@ async def test_documents_that_pass_are_counted(world: World) -> None:
     await world.documents.delete(world.collection.id, [DocumentId("d0")], NOW)
     assert await world.documents.count(world.collection.id, parse({"year": 0})) == 3
     assert await world.documents.count(world.collection.id, And(())) == 9
+
+
+async def test_an_image_is_part_of_the_content_and_goes_with_it(world: World) -> None:
+    image = Image(digest=b"1", type="image/png", content=b"file", preview=b"small")
+    pictured, ids = dataclasses.replace(doc("a", year=1), image=image), [DocumentId("a"), DocumentId("b")]
+    await world.put(doc("a", year=1), doc("b"))
+    assert [one.revision for one in await world.put(pictured)] == [2]
+    assert [one.status for one in await world.put(pictured)] == ["unchanged"]
+    assert await world.documents.images(world.collection.id, ids) == {"a": image}
+    assert await world.documents.images(world.collection.id, ids, parse({"year": 2})) == {}
+    assert {one.document.id: one.image for one in await world.claim()} == {"a": b"small", "b": None}
+    found = await world.get("a")
+    assert (found.image, found.content_revision) == (b"1", 2)
+    # It stays where only the digest is given, and goes with the next content, or the document.
+    kept = dataclasses.replace(pictured, title="new", image=Image(digest=b"1"))
+    await world.documents.patch(world.collection.id, DocumentId("a"), lambda _: kept, NOW)
+    assert await world.documents.images(world.collection.id, ids) == {"a": image}
+    await world.put(doc("a", year=1))
+    assert await world.documents.images(world.collection.id, ids) == {}
+    await world.put(pictured)
+    await world.documents.delete(world.collection.id, ids, NOW)
+    await world.put(doc("a"))
+    assert (await world.documents.images(world.collection.id, ids), (await world.get("a")).image) == ({}, None)

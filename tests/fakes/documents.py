@@ -17,6 +17,7 @@ from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocum
 from service.core.facets import Facet, FacetNumbers, FacetRequest, FacetValue
 from service.core.filters import Filter, matches
 from service.core.ids import CollectionId, DocumentId
+from service.core.images import Image
 from service.core.metadata import elements, find
 from service.core.result_options import SortKey
 from service.core.search import Candidate, FilterMatch, Passage
@@ -87,7 +88,9 @@ class FakeDocuments:
         store, key = self._store, (collection_id, document.id)
         row = store.documents.get(key, Row(None, 0))
         old = row.document
-        same_content = old is not None and (old.title, old.text) == (document.title, document.text)
+        image = document.image if isinstance(document.image, Image) else None
+        digest = None if image is None else image.digest
+        same_content = old is not None and (old.title, old.text, old.image) == (document.title, document.text, digest)
         if old is not None and same_content and old.metadata == document.metadata:
             return Accepted(id=document.id, status="unchanged", revision=row.revision)
         revision = row.revision + 1
@@ -100,7 +103,10 @@ class FakeDocuments:
             content_revision=old.content_revision if old is not None and same_content else revision,
             created_at=now if old is None else old.created_at,
             updated_at=now if old is None else max(now, old.created_at + timedelta(microseconds=1)),
+            image=digest,
         )
+        if image is None or image.content:
+            store.images[key] = image
         store.documents[key] = Row(new, revision)
         store.changes[key] = (xid, now)
         if not same_content:
@@ -121,6 +127,13 @@ class FakeDocuments:
         if old is None or (within is not None and not matches(within, old.metadata, old.id)):
             return None
         return (await self.put(collection_id, [change(old)], now))[0]
+
+    async def images(
+        self, collection_id: CollectionId, ids: Sequence[DocumentId], where: Filter | None = None
+    ) -> Mapping[DocumentId, Image]:
+        living = {one.id: one for one in self._store.living(collection_id) if one.id in ids and one.image}
+        passing = [id_ for id_, one in living.items() if where is None or matches(where, one.metadata, id_)]
+        return {id_: image for id_ in passing if (image := self._store.images[collection_id, id_])}
 
     async def count(self, collection_id: CollectionId, where: Filter) -> int:
         return sum(matches(where, document.metadata, document.id) for document in self._store.living(collection_id))

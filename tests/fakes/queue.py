@@ -59,7 +59,9 @@ class FakeQueue:
                 attempts=waiting.attempts,
                 lease=ticket,
             )
-            claimed.append(ClaimedJob(job=job, document=document, lost_leases=waiting.lost_leases))
+            image = self._store.images.get((job.collection_id, job.document_id)) if document.image else None
+            shown = image and image.preview
+            claimed.append(ClaimedJob(job=job, document=document, lost_leases=waiting.lost_leases, image=shown))
         return tuple(claimed)
 
     async def extend(self, jobs: Sequence[Job], until: datetime) -> None:

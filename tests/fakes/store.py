@@ -11,6 +11,7 @@ from service.core.change_feed import record_revision
 from service.core.documents import StoredDocument
 from service.core.errors import CollectionNotFound, VersionNotFound
 from service.core.ids import CollectionId, DocumentId, VersionNumber
+from service.core.images import Image
 from service.core.jobs import Job
 from service.core.versions import EmbedderVersion, VersionState
 from tests.fakes.collections import FakeCollections
@@ -58,6 +59,7 @@ class FakeStore:
         self.collections = collections or FakeCollections()
         self.versions = FakeVersions(self.collections, self)
         self.documents: dict[tuple[CollectionId, DocumentId], Row] = {}
+        self.images: dict[tuple[CollectionId, DocumentId], Image | None] = {}
         self.jobs: dict[tuple[CollectionId, DocumentId, VersionNumber], Waiting] = {}
         self.vectors: dict[tuple[CollectionId, VersionNumber], dict[tuple[DocumentId, int], StoredChunk]] = {}
         self.changes: dict[tuple[CollectionId, DocumentId], tuple[int, datetime]] = {}

@@ -1,4 +1,4 @@
-"""Images and texts in one space, through the service: a tiny CLIP model, which only its weights tell from a real one."""
+"""Images and texts in one space, through the service: a tiny CLIP model, whose weights alone are not real."""
 
 import json
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def shapes(service: Running, model: Path) -> Iterator[httpx.Client]:
     with httpx.Client(
         base_url=f"{service.url}/v1/collections/shapes/", trust_env=False, timeout=60, headers={"api-key": "root"}
     ) as client:
-        client.put("", json={"embedder": {"model": str(model)}}).raise_for_status()
+        client.put(f"{service.url}/v1/collections/shapes", json={"embedder": {"model": str(model)}}).raise_for_status()
         documents = [
             {"id": f"of/{name}", "image": data_uri(PICTURES[name]), "metadata": {"colour": name.split()[0]}}
             for name in NAMES
@@ -99,7 +99,7 @@ def test_an_image_is_kept_as_the_text_is(shapes: httpx.Client) -> None:
     ).items()
     again = shapes.post("documents", content="\n".join(lines), headers={"Content-Type": "application/x-ndjson"}).json()
     assert (again["unchanged"], again["errors"]) == (len(lines), [])
-    assert shapes.post("copy", json={"to": "copied"}).status_code < 300
+    assert shapes.post("copy", json={"name": "copied"}).status_code < 300
     copied = httpx.URL(str(shapes.base_url).replace("/shapes/", "/copied/"))
     assert shapes.get(copied.join(path)).content == sent
     # Sent back as it was read, changed in its other parts, and without the image.
@@ -118,7 +118,7 @@ def test_an_image_is_kept_as_the_text_is(shapes: httpx.Client) -> None:
 def test_a_bound_key_reaches_the_images_of_its_documents_alone(shapes: httpx.Client) -> None:
     root = httpx.URL(str(shapes.base_url)).join("/v1/keys")
     made = shapes.post(root, json={"name": "reds", "role": "write", "filter": {"colour": "red"}})
-    headers = {"api-key": made.json()["key"]}
+    headers = {"api-key": made.json()["secret"]}
     for name, status in (("red square", 200), ("blue square", 404)):
         assert shapes.get(f"images/{quote(f'of/{name}', safe='')}", headers=headers).status_code == status
     assert (
@@ -134,8 +134,8 @@ def test_a_bound_key_reaches_the_images_of_its_documents_alone(shapes: httpx.Cli
     [
         ("cat.png", "expected data:image/png;base64"),
         ("data:image/png;base64,%%%", "no base64"),
-        (data_uri(b"GIF89a no picture"), "no image of these formats"),
-        (data_uri(drawn("red", "circle")[:90]), "no image of these formats"),
+        (data_uri(b"GIF89a no picture"), "no whole image of these formats"),
+        (data_uri(drawn("red", "circle")[:90]), "no whole image of these formats"),
         (data_uri(b"x" * 200_001), "larger than 200000 bytes"),
         ("http://169.254.169.254/latest", "not allowed here"),
         ("images/absent", "the document has none"),

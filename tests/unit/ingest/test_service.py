@@ -43,6 +43,7 @@ class Place(FakeAdapters):
             collections=self.collections,
             documents=self.documents,
             queue=self.queue,
+            versions=self.versions,
             changes=self.changes,
             lexicon=self.lexicon,
             limits=LIMITS,
