@@ -80,7 +80,7 @@ def tiny_clip(folder: Path, *, seed: int = 0, steps: int = 300) -> Path:
         answers = torch.arange(len(names))
         loss = torch.nn.functional.cross_entropy(scores, answers) + torch.nn.functional.cross_entropy(scores.T, answers)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     model.save_pretrained(parts)
     processor.save_pretrained(parts)

@@ -22,7 +22,7 @@ FORM_TYPES = frozenset({"text/plain", "application/x-www-form-urlencoded", "mult
 """Content types that a page may send to other sites without asking them first (Fetch, "CORS-safelisted")."""
 
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Of pages for people: they load nothing from elsewhere and run no inline script, whatever a document contains."""

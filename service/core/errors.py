@@ -137,7 +137,6 @@ class UnusableImages(Invalid):
     """Images of documents cannot be read, or an embedder of the collection takes none."""
 
     def __init__(self, reasons: Mapping[DocumentId, str]) -> None:
-        """`reasons`: by the ids of the documents that may not be written."""
         self.reasons = reasons
         super().__init__(*_cannot_be_written(reasons))
 

@@ -60,7 +60,7 @@ class FakeQueue:
                 lease=ticket,
             )
             image = self._store.images.get((job.collection_id, job.document_id)) if document.image else None
-            shown = image and image.preview
+            shown = None if image is None else image.preview
             claimed.append(ClaimedJob(job=job, document=document, lost_leases=waiting.lost_leases, image=shown))
         return tuple(claimed)
 

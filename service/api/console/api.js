@@ -1,5 +1,7 @@
 // The service's HTTP API. The key, where one is asked for, is kept until the tab is closed.
 
+import { el } from "./dom.js";
+
 const KEY = "azimuth-key";
 
 export class Refused extends Error {
@@ -14,6 +16,17 @@ export class Refused extends Error {
 export async function call(path, options = {}) {
   const response = await answered(path, options);
   return response.status === 204 ? null : response.json();
+}
+
+// An image of a document, small. It is fetched, as an address of an image could not carry the key.
+export function thumbnail(name, one) {
+  if (!one.image) return null;
+  const node = el("img", { class: "thumbnail", alt: `Image of ${one.title || one.id}` });
+  answered(`${collectionPath(name)}/${one.image}?preview=true`).then(async (response) => {
+    node.src = URL.createObjectURL(await response.blob());
+    node.addEventListener("load", () => URL.revokeObjectURL(node.src), { once: true });
+  }, () => node.replaceWith("(the image is gone)"));
+  return node;
 }
 
 // Of this process, as Prometheus reads them; empty where the operator closed them, or the key is not for all collections.

@@ -203,9 +203,9 @@ export function bars({ title, unit, about, edges, counts, bins = null, xLabel, m
 
 // ---------------------------------------------------------------- a map
 
-// points: [{ x, y, name }]; `picked`: those to stand out, [{ x, y, name, place }], in order. What the pointer is over is
+// points: [{ x, y, name, group? }], with the number of one of `groups`, at most six; `picked`: those to stand out, [{ x, y, name, place }], in order. What the pointer is over is
 // told in `told`.
-export function map({ title, unit, about, points, picked, told, height = 460 }) {
+export function map({ title, unit, about, points, picked, groups = [], told, height = 460 }) {
   const all = [...points, ...picked];
   const bounds = (values) => [Math.min(...values), Math.max(...values)];
   const [left, right] = bounds(all.map((point) => point.x));
@@ -214,9 +214,10 @@ export function map({ title, unit, about, points, picked, told, height = 460 }) 
     const unitLength = Math.min((width - 24) / (right - left || 1), (height - 24) / (high - low || 1));
     const x = (value) => width / 2 + (value - (left + right) / 2) * unitLength;
     const y = (value) => height / 2 - (value - (low + high) / 2) * unitLength;
-    const dots = points.map((point) => `M${x(point.x).toFixed(1)} ${y(point.y).toFixed(1)}h0`).join("");
+    const drawnAs = (group, mark) => points.filter((point) => point.group === group).map((point) => mark(x(point.x), y(point.y))).join("");
     const drawn = picture(width, height, `${title}: ${points.length} passages, ${picked.length} of them hits of a search.`,
-      svg("path", { class: "dots", d: dots }),
+      svg("path", { class: "dots", d: drawnAs(undefined, (px, py) => `M${px.toFixed(1)} ${py.toFixed(1)}h0`) }),
+      ...groups.map((_, at) => svg("g", { "data-line": at }, svg("path", { class: "marker", d: drawnAs(at, MARKERS[at]) }))),
       ...[...picked].reverse().map((point) => svg("g", { class: "hit-dot" },
         svg("circle", { cx: x(point.x), cy: y(point.y), r: 8.5 }), text(x(point.x), y(point.y) + 3.6, point.place, "middle", "place"))));
     drawn.addEventListener("pointermove", (event) => {
@@ -233,7 +234,7 @@ export function map({ title, unit, about, points, picked, told, height = 460 }) 
     return drawn;
   };
   return figure({
-    title, unit, about, height, draw, heads: ["Hit", "Passage", "Across", "Up"],
+    title, unit, about, height, draw, heads: ["Hit", "Passage", "Across", "Up"], legend: groups.map((name, at) => ({ name, at })),
     rows: picked.map((point) => [point.place, point.name, tidy(point.x), tidy(point.y)]),
   });
 }

@@ -1,6 +1,6 @@
 // The documents of a collection: files are added, documents browsed, read, written, changed and deleted.
 
-import { call, collectionPath, hasKey, post } from "./api.js";
+import { call, collectionPath, hasKey, post, thumbnail } from "./api.js";
 import { conditions, facets, namesIn } from "./conditions.js";
 import { ask, Question } from "./dialog.js";
 import { button, count, el, grid, moment, shorten } from "./dom.js";
@@ -59,7 +59,7 @@ async function list(name, again) {
   const rows = page.documents.map((one) => [
     link(name, { id: one.id }, again, one.title || shorten(one.text, 80) || one.id),
     el("code", {}, one.id),
-    el("span", { class: "words" }, shorten(one.text, 140)),
+    el("span", { class: "words" }, thumbnail(name, one), shorten(one.text, 140)),
     el("span", { class: "when" }, moment(one.updated_at)),
   ]);
   const empty = Object.keys(filter).length
@@ -118,6 +118,7 @@ function shown(name, one, again) {
   return [el("article", { class: "part document" },
     el("p", { class: "quiet" }, link(name, {}, again, "All documents"), " / ", one.id),
     el("h2", {}, one.title || one.id),
+    thumbnail(name, one),
     el("div", { class: "passage whole", tabindex: "0", role: "region", "aria-label": "Text" }, one.text),
     el("dl", { class: "card" }, ...[...facts, ["Changed", moment(one.updated_at)], ["Revision", String(one.revision)]].flatMap(([field, value]) => [el("dt", {}, field), el("dd", {}, value)])),
     el("div", { class: "actions" }, button("Edit", () => go(name, { id: one.id, edit: "1" }, again)), button("Delete", () => ask(remove), { class: "danger" })))];
@@ -137,7 +138,7 @@ function editor(name, one, again) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     try {
-      const document = { id: id.value.trim(), title: title.value, text: text.value, metadata: JSON.parse(metadata.value || "{}") };
+      const document = { id: id.value.trim(), title: title.value, text: text.value, metadata: JSON.parse(metadata.value || "{}"), image: one.image };
       await post(`${collectionPath(name)}/documents`, { documents: [document] });
       go(name, { id: document.id }, again);
     } catch (error) {

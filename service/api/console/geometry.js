@@ -2,10 +2,11 @@
 
 import { call, collectionPath, post } from "./api.js";
 import { bars, map } from "./chart.js";
-import { count, el, grid, note, share, shorten, verdict } from "./dom.js";
+import { button, count, el, grid, note, share, shorten, verdict } from "./dom.js";
 import { nothing, reading, section } from "./reading.js";
 
 const PICKED = 10;
+const GROUPS = 6;  // as many as markers can be told apart
 const TITLES = {
   meaning: "Meaning", words: "Words", mean_cosine: "Mean cosine", first_direction: "First direction", ten_directions: "Ten directions",
   effective_rank: "Effective rank", participation_ratio: "Participation ratio", intrinsic_dimension: "Intrinsic dimension",
@@ -20,7 +21,8 @@ const view = reading({
     const known = collections.find((one) => one.name === name);
     const version = known?.versions.some((one) => one.number === wanted) ? wanted : null;
     const found = await call(`${collectionPath(name)}/geometry${version === null ? "" : `?version=${version}`}`);
-    return [head(found, known, again), ...(found.measures.length ? [figures(found)] : []), ...pictures(found, name)];
+    const active = known?.versions.some((one) => one.number === found.version && one.state === "active");
+    return [head(found, known, again), ...(found.measures.length ? [figures(found)] : []), ...pictures(found, name, active)];
   },
 });
 
@@ -61,7 +63,7 @@ function figures(found) {
 
 // ---------------------------------------------------------------- pictures
 
-function pictures(found, name) {
+function pictures(found, name, active) {
   if (!found.cosines) return [nothing("No pictures yet", found.reason ?? "Write some documents first.")];
   const mean = found.measures.find((one) => one.name === "mean_cosine");
   return [
@@ -78,7 +80,7 @@ function pictures(found, name) {
     found.hubs.length > 0 && el("details", { class: "figures", "data-key": "hubs" }, el("summary", {}, "The largest hubs"),
       grid("The largest hubs", ["Document", "Passage", "Title", "Occurrences"],
         found.hubs.map((hub) => [hub.id, hub.chunk + 1, shorten(hub.title || "", 80), count(hub.occurrences)])))),
-    found.map && section("Map", ...mapped(found, name)),
+    found.map && section("Map", ...mapped(found, name, active)),
   ];
 }
 
@@ -88,39 +90,54 @@ const evened = ({ edges, counts }) => ({
   bins: counts.map((_, at) => (edges[at + 1] - edges[at] === 1 ? String(edges[at]) : `${edges[at]}–${edges[at + 1] - 1}`)),
 });
 
-function mapped(found, name) {
+function mapped(found, name, active) {
   const place = el("div", { id: "map" });
   const over = el("p", { class: "quiet over", "aria-hidden": "true" });
   const says = el("p", { class: "quiet", role: "status" });
   const query = el("input", { id: "map-query", type: "search", maxlength: "1000", value: asked, "data-key": "map query", placeholder: "A query whose hits are to stand out" });
   const form = el("form", { class: "line", role: "search", "aria-label": "On the map" },
     el("label", { for: "map-query", class: "unseen" }, "Query whose hits are to stand out"), query, el("button", { type: "submit" }, "Show the hits"));
+  let [groups, picked] = [[], []];
   const points = found.map.points.map((point) => ({ ...point, name: `${point.id}, passage ${point.chunk + 1}` }));
-  const draw = (picked) => place.replaceChildren(map({
-    title: "Chunks on the two strongest directions", picked, points,
+  const draw = () => place.replaceChildren(map({
+    title: "Chunks on the two strongest directions", picked, points, groups,
     unit: `${count(points.length)} of them`,
     about: `The plane keeps ${share(found.map.shown.reduce((sum, one) => sum + one, 0))} of how the vectors vary, so what lies together here need not be near; numbers are the hits of the search, best first.`,
-    told: (point) => (over.textContent = point ? point.name : " "),
+    told: (point) => (over.textContent = point ? [point.name, groups[point.group]].filter(Boolean).join(" · ") : " "),
   }));
   async function show() {
     asked = query.value.trim();
-    if (!asked) return ((says.textContent = ""), draw([]));
+    if (!asked) return ((says.textContent = ""), (picked = []), draw());
     try {
       const { hits } = await post(`${collectionPath(name)}/search`, {
         query: asked, k: PICKED, mode: "dense", group_by: "chunk", embedder_version: found.version, include: ["vector"],
       });
-      const picked = hits.map((hit, at) => located(hit, at, found.map, points)).filter(Boolean);
+      picked = hits.map((hit, at) => located(hit, at, found.map, points)).filter(Boolean);
       says.textContent = picked.length === hits.length ? `${picked.length} hits are on the map.` : `${picked.length} of ${hits.length} hits are in the sample that is drawn.`;
-      draw(picked);
+      draw();
+    } catch (error) {
+      says.textContent = error.message;
+    }
+  }
+  // Of the documents in the active version; each has a name, a marker and a colour.
+  async function showGroups() {
+    says.textContent = "The clusters are being found …";
+    try {
+      const { clusters } = await post(`${collectionPath(name)}/clusters`, { clusters: GROUPS, members: 50_000, words: 3 });
+      groups = clusters.map(({ words, size }, at) => `${at + 1}. ${words.join(", ") || "no words"} (${count(size)})`);
+      const groupOf = new Map(clusters.flatMap(({ ids }, at) => ids.map((id) => [id, at])));
+      for (const point of points) point.group = groupOf.get(point.id);
+      says.textContent = `${groups.length} clusters by k-means, named by the words that tell them apart.`;
+      draw();
     } catch (error) {
       says.textContent = error.message;
     }
   }
   form.addEventListener("submit", (event) => (event.preventDefault(), show()));
   over.textContent = " ";
-  draw([]);
+  draw();
   if (asked) show();
-  return [form, says, place, over];
+  return [form, active && button("Show the clusters", showGroups, { "data-key": "clusters" }), says, place, over];
 }
 
 // Where a hit lies: its vector on the directions of the map, or, without these, the place of the same chunk.

@@ -1,7 +1,8 @@
 // The hits of an answer, each with the scores of its stages.
 // Of the highlights' HTML only <mark> is understood; all else goes in as text.
 
-import { count, el, number, percent, shorten } from "./dom.js";
+import { thumbnail } from "./api.js";
+import { $, count, el, number, percent, shorten } from "./dom.js";
 
 const place = (rank) => (rank === null ? "–" : `#${rank}`);
 
@@ -21,6 +22,7 @@ function hitRow(hit, at, plan, best, collection, choose) {
   const body = el("div", {},
     el("h2", {}, el("a", { href: address }, ...(hit.title_highlight ? marked(hit.title_highlight) : [hit.title || hit.id]))),
     hit.title !== hit.id && el("div", { class: "id" }, hit.id),
+    thumbnail($("collection").value, hit),
     ...snippets.map((parts) => el("p", { class: "snippet" }, ...parts)),
     chips(hit.metadata ?? {}, choose),
     passage);

@@ -125,7 +125,7 @@ class PostgresDocuments(Adapter):
                 deleted = [id_ for (id_,) in await cursor.fetchall()]
                 if deleted:
                     await indexed_fields.keep(connection, collection_id, deleted)
-                    await images.remove(connection, collection_id, deleted)
+                    await images.replace(connection, collection_id, deleted, {})
                     await change_feed.record(connection, collection_id, deleted, now)
                     # Jobs first: a worker that is storing one of them has committed when this returns, and the next
                     # statement sees what it stored.

@@ -10,22 +10,13 @@ from service.store.postgres.connection.pool import Connection
 SQL = sql_files.load("images")
 
 
-async def remove(connection: Connection, collection_id: CollectionId, ids: Sequence[DocumentId]) -> None:
-    await connection.execute(SQL.remove, {"collection_id": collection_id, "ids": list(ids)})
-
-
 async def replace(
     connection: Connection, collection_id: CollectionId, ids: Sequence[DocumentId], images: Mapping[DocumentId, Image]
 ) -> None:
-    """Documents whose content is new have these images now, the others of `ids` none; without `content` it stays."""
-    await remove(connection, collection_id, [id_ for id_ in ids if id_ not in images or images[id_].content])
-    new = [(id_, images[id_]) for id_ in ids if id_ in images and images[id_].content]
-    if new:
-        values = {
-            "collection_id": collection_id,
-            "ids": [id_ for id_, _ in new],
-            "types": [one.type for _, one in new],
-            "contents": [one.content for _, one in new],
-            "previews": [one.preview for _, one in new],
-        }
-        await connection.execute(SQL.insert, values)
+    """Documents with new content have these images now, the others of `ids` none; one without `content` stays."""
+    removed = [id_ for id_ in ids if id_ not in images or images[id_].content]
+    await connection.execute(SQL.remove, {"collection_id": collection_id, "ids": removed})
+    if new := {id_: images[id_] for id_ in removed if id_ in images}:
+        columns = {"types": "type", "contents": "content", "previews": "preview"}
+        values = {name: [getattr(one, field) for one in new.values()] for name, field in columns.items()}
+        await connection.execute(SQL.insert, {"collection_id": collection_id, "ids": list(new), **values})
