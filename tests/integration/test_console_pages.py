@@ -177,6 +177,19 @@ def test_hits_stand_out_on_the_map(page: Page, service: Running) -> None:
     assert page.complaints == []
 
 
+def test_clusters_are_drawn_on_the_map_with_names_and_markers(page: Page, service: Running) -> None:
+    show(page, service, "geometry")
+    page.click('[data-key="clusters"]')
+    page.until("document.querySelectorAll('#map .keys li').length === 6", "a legend of six clusters")
+    assert (
+        page.evaluate(
+            "new Set([...document.querySelectorAll('#map .marker')].map((one) => one.getAttribute('d'))).size"
+        )
+        > 6
+    )
+    assert page.complaints == []
+
+
 def test_an_index_is_built_anew_on_demand(page: Page, service: Running) -> None:
     show(page, service, "index")
     page.click('[data-key="reindex 1"]')

@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 from service.core.collections import EmbedderSpec
 from service.core.images import read_image
 from service.embedder.models.loader import ModelLoader
+from tests.browser import browser
 from tests.clip import COLOURS, SHAPES, data_uri, drawn, opened, tiny_clip
 from tests.integration.conftest import Running, written
 
@@ -160,3 +161,15 @@ def test_an_embedder_of_texts_refuses_images(shapes: httpx.Client, client: httpx
     for path, body in (("documents", {"documents": [{"id": "d", "image": image}]}), ("search", {"image": image})):
         answer = client.post(f"/v1/collections/texts/{path}", json=body)
         assert (answer.status_code, "hashing:64, takes no images" in answer.json()["detail"]) == (422, True)
+
+
+def test_the_console_shows_thumbnails(shapes: httpx.Client, service: Running, tmp_path: Path) -> None:
+    with browser(tmp_path) as page:
+        page.open(f"{service.url}/?collection=shapes&q=red+circle")
+        page.until("!document.querySelector('#key').hidden")
+        page.click("#api-key")
+        page.type("root")
+        page.press("Enter", 13)
+        page.until(
+            "[...document.querySelectorAll('.hit .thumbnail')].some((one) => one.naturalWidth === 64)", "an image"
+        )
