@@ -174,9 +174,7 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(5 * 2**20, ge=1024, description="Largest image of a document or query.")
     max_image_pixels: int = Field(40_000_000, ge=1, description="Most pixels of an image, width times height.")
     image_hosts: Annotated[tuple[ImageHost, ...], NoDecode] = Field(
-        (),
-        description="Comma-separated hosts from which images may be fetched by their address, `img.example.com`, "
-        "`*.example.com`, with the port where it is another than usual; none: images come as data alone.",
+        (), description="Comma-separated hosts, `img.example.com:8080`, `*.example.com`, from which images are fetched."
     )
     max_batch: int = Field(1_000, ge=1, le=10_000, description="Most documents in one JSON request.")
 

@@ -12,7 +12,7 @@ from service.core.examples import Example, Like
 from service.core.ids import CollectionId, DocumentId, Role, Vector, VersionNumber
 from service.core.images import ImageReader
 from service.core.ports.documents import Documents
-from service.core.ports.embedder import Content, Embedders, Encoder
+from service.core.ports.embedder import Embedders, Encoder
 from service.core.ports.vectors import VectorStore
 from service.core.search import SearchRequest
 from service.core.vector_math import direction, finite, unit
@@ -24,9 +24,9 @@ from service.spaces.resolver import Space
 NEGATIVE_WEIGHT = 0.5
 """Leads from the positive mean as far beyond it as it is away from the negative one: p + (p - n), scaled."""
 
-EncodedTexts = tuple[Encoder, Mapping[Content, Vector]]
+EncodedTexts = tuple[Encoder, Mapping[str | bytes, Vector]]
 """Vectors by text, and the encoder that made them."""
-Encode = Callable[[Space, Sequence[Content], Role], Coroutine[Any, Any, EncodedTexts]]
+Encode = Callable[[Space, Sequence[str | bytes], Role], Coroutine[Any, Any, EncodedTexts]]
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ class QueryEncoder:
 
     async def _encode_texts(
         self, context: SearchContext, texts: Mapping[str, str], role: Role, shared: SharedQueryEncoding
-    ) -> Mapping[Content, Vector]:
+    ) -> Mapping[str | bytes, Vector]:
         """Vectors by text. `texts`: by their field in the request."""
         encoder, vectors = await shared.get(context.space, role, self._encode_verified)
         limit = encoder.identity.max_tokens
@@ -142,7 +142,7 @@ class QueryEncoder:
             raise Invalid.at("image", "the embedder gives no usable vector for this image")
         return vectors[image.preview]
 
-    async def _encode_verified(self, space: Space, texts: Sequence[Content], role: Role) -> EncodedTexts:
+    async def _encode_verified(self, space: Space, texts: Sequence[str | bytes], role: Role) -> EncodedTexts:
         encoder = await self.verifier.ensure(space.version)
         vectors = await self.embedders.embed(space.version.spec, texts, role)
         if await self.verifier.ensure(space.version) is not encoder:
@@ -154,7 +154,7 @@ class QueryEncoder:
         """The direction that the examples give: towards the positive ones, away from the negative ones."""
         version = context.space.version
         texts = {f"{field}.text": one.text for field, one in like.by_field if one.text is not None}
-        encoded: Mapping[Content, Vector] = {}
+        encoded: Mapping[str | bytes, Vector] = {}
         if texts and version.spec.external:
             missing = f"version {version.number} has vectors of the client's own: an example is an id or a vector"
             raise Invalid.at(next(iter(texts)), missing)

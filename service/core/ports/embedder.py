@@ -1,5 +1,5 @@
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +8,6 @@ from service.core.collections import EmbedderSpec
 from service.core.ids import Role
 from service.core.ids import Vectors as VectorArray
 from service.core.versions import EmbedderIdentity
-
-Content: TypeAlias = str | bytes
-"""What is encoded: a text, or an image as `core/images.py` prepares it."""
 
 
 class ModelInput(Protocol):
@@ -49,16 +46,16 @@ class Encoder(Protocol):
     def unchanged(self) -> bool:
         """Are the files that it was loaded from still what they were? A swapped model must not go unnoticed."""
 
-    def read(self, texts: Sequence[Content], role: Role) -> Sequence[ModelInput]:
+    def read(self, texts: Sequence[Any], role: Role) -> Sequence[ModelInput]:
         """Each text as the model reads it, with the prompt of the role. The work grows with what is read of a text.
 
-        Invalid for an image where the embedder takes none (`EmbedderIdentity.takes_images`).
+        Also images, as bytes of `core/images.py`, where `EmbedderIdentity.takes_images` says so.
         """
 
     def forward(self, inputs: Sequence[Any], role: Role) -> VectorArray:
         """One forward pass over what `read` gave for this role; rows as `encode` gives them."""
 
-    def encode(self, texts: Sequence[Content], role: Role) -> VectorArray:
+    def encode(self, texts: Sequence[Any], role: Role) -> VectorArray:
         """One forward pass over all of them; rows of length 1, float32. Unusable rows stay as the model gave them."""
 
 
@@ -84,7 +81,7 @@ class Embedders(Protocol):
     async def forget(self, spec: EmbedderSpec) -> None:
         """Let go of what was loaded: the next `get` loads it anew."""
 
-    async def read(self, encoder: Encoder, texts: Sequence[Content], role: Role) -> Sequence[ModelInput]:
+    async def read(self, encoder: Encoder, texts: Sequence[Any], role: Role) -> Sequence[ModelInput]:
         """`Encoder.read` in turns with what others have read. Overloaded where too much waits."""
 
     async def forward(self, encoder: Encoder, inputs: Sequence[ModelInput], role: Role) -> VectorArray:
@@ -93,5 +90,5 @@ class Embedders(Protocol):
         Overloaded where too much waits. ModelUnavailable where the model fails.
         """
 
-    async def embed(self, spec: EmbedderSpec, texts: Sequence[Content], role: Role) -> VectorArray:
+    async def embed(self, spec: EmbedderSpec, texts: Sequence[Any], role: Role) -> VectorArray:
         """`get`, `read` and `forward` in one. ModelUnavailable where the model was forgotten meanwhile."""

@@ -9,12 +9,12 @@ import numpy.typing as npt
 
 from service.core.collections import EmbedderSpec
 from service.core.ids import Role, Vectors
-from service.core.ports.embedder import Content, ModelInput
+from service.core.ports.embedder import ModelInput
 from service.core.vector_math import finite
 from service.core.versions import EmbedderIdentity
 from service.embedder.models import fingerprint
 from service.embedder.models.dimensions import kept_dimensions
-from service.embedder.models.text_input import ImageInput, only_texts
+from service.embedder.models.text_input import ImageInput
 
 if TYPE_CHECKING:
     from service.embedder.models.onnx_model import OnnxModel
@@ -33,7 +33,7 @@ class SentenceTransformerEncoder:
 
     def __init__(self, model: EmbeddingModel, folder: Path, content: fingerprint.Content, spec: EmbedderSpec) -> None:
         """`content`: of `folder` when `model` was loaded from it. Invalid if `spec` asks for too many dimensions."""
-        self._model, self._folder, self._content, self._name = model, folder, content, spec.model
+        self._model, self._folder, self._content = model, folder, content
         self.batch_tokens, self.streams = model.batch_tokens, model.streams
         self._prompts: dict[Role, str] = {
             "query": spec.query_prompt or model.prompts["query"],
@@ -64,13 +64,13 @@ class SentenceTransformerEncoder:
         except (OSError, ValueError, KeyError, TypeError):
             return False  # some or all of the files are missing
 
-    def read(self, texts: Sequence[Content], role: Role) -> list[ModelInput]:
+    def read(self, texts: Sequence[Any], role: Role) -> Sequence[ModelInput]:
         if not self._model.image_tokens:
-            return [*self._model.tokenizer.read(self._prompted(only_texts(texts, self._name), role))]
+            return self._model.tokenizer.read(self._prompted(texts, role))
         read = iter(self._model.tokenizer.read(self._prompted([one for one in texts if isinstance(one, str)], role)))
         return [next(read) if isinstance(one, str) else ImageInput(one, self._model.image_tokens) for one in texts]
 
-    def encode(self, texts: Sequence[Content], role: Role) -> Vectors:
+    def encode(self, texts: Sequence[Any], role: Role) -> Vectors:
         return self.forward(self.read(texts, role), role)
 
     def forward(self, inputs: Sequence[Any], role: Role) -> Vectors:

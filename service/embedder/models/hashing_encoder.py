@@ -17,11 +17,10 @@ import numpy.typing as npt
 from service.core.collections import EmbedderSpec
 from service.core.errors import Invalid
 from service.core.ids import Role, Vectors
-from service.core.ports.embedder import Content
 from service.core.vector_math import unit_rows
 from service.core.versions import EmbedderIdentity
 from service.embedder.models.dimensions import kept_dimensions
-from service.embedder.models.text_input import TextInput, only_texts
+from service.embedder.models.text_input import TextInput
 
 DIMENSIONS = 256
 MAX_TOKENS = 256
@@ -66,8 +65,8 @@ class HashingEncoder:
     def unchanged(self) -> bool:
         return True
 
-    def read(self, texts: Sequence[Content], role: Role) -> list[TextInput]:
-        return [self._read(self._prompts[role] + text) for text in only_texts(texts, "the hashing encoder")]
+    def read(self, texts: Sequence[str], role: Role) -> list[TextInput]:
+        return [self._read(self._prompts[role] + text) for text in texts]
 
     @staticmethod
     def _read(text: str) -> TextInput:
@@ -75,7 +74,7 @@ class HashingEncoder:
         read = ends[:MAX_TOKENS]
         return TextInput(text[: read[-1] if read else 0], len(read), cut=len(ends) > MAX_TOKENS)
 
-    def encode(self, texts: Sequence[Content], role: Role) -> Vectors:
+    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
         return self.forward(self.read(texts, role), role)
 
     def forward(self, inputs: Sequence[TextInput], role: Role) -> Vectors:

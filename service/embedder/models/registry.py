@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
@@ -17,7 +18,7 @@ from service.core.errors import Invalid, Misconfigured, ModelUnavailable
 from service.core.ids import Role, Vector, Vectors
 from service.core.lru import LruDict
 from service.core.portions import portions
-from service.core.ports.embedder import Content, Encoder, ModelInput
+from service.core.ports.embedder import Encoder, ModelInput
 from service.embedder.models import external_encoder, hashing_encoder, multilingual, source
 from service.embedder.models.loader import ModelLoader
 from service.embedder.models.loading import SharedLoads
@@ -95,7 +96,7 @@ class ModelRegistry:
         self._loads = SharedLoads[EmbedderSpec, Encoder](self._remember)
         self._cache: OrderedDict[EmbedderSpec, tuple[float, Encoder]] = OrderedDict()
         self._alive: WeakValueDictionary[EmbedderSpec, Encoder] = WeakValueDictionary()
-        self._queries: WeakKeyDictionary[Encoder, LruDict[Content, Vector]] = WeakKeyDictionary()
+        self._queries: WeakKeyDictionary[Encoder, LruDict[str | bytes, Vector]] = WeakKeyDictionary()
         self._budgets: WeakKeyDictionary[Encoder, PassBudget] = WeakKeyDictionary()
         # Two at once, of one class each: a query does not even wait for the end of the pass of a long request.
         self.scheduler = PassScheduler(streams=2)
@@ -149,7 +150,7 @@ class ModelRegistry:
         self._cache.pop(spec, None)
         self._alive.pop(spec, None)
 
-    async def read(self, encoder: Encoder, texts: Sequence[Content], role: Role) -> Sequence[ModelInput]:
+    async def read(self, encoder: Encoder, texts: Sequence[Any], role: Role) -> Sequence[ModelInput]:
         scheduler = self._scheduler_of(encoder)
         with scheduler.admit(len(texts), "embedder"):
             if isinstance(encoder, RemoteEncoder):
@@ -169,7 +170,7 @@ class ModelRegistry:
         with scheduler.admit(len(inputs), "embedder"):
             return await scheduler.run(_EncoderPasses(encoder, role, budget), inputs)
 
-    async def embed(self, spec: EmbedderSpec, texts: Sequence[Content], role: Role) -> Vectors:
+    async def embed(self, spec: EmbedderSpec, texts: Sequence[Any], role: Role) -> Vectors:
         encoder = await self.get(spec)
         if role == "query" and len(texts) <= CACHED_AT_ONCE and not isinstance(encoder, RemoteEncoder):
             vectors = await self._embed_queries(encoder, texts)
@@ -179,7 +180,7 @@ class ModelRegistry:
             raise ModelUnavailable("The model was replaced while it encoded; try again.", retry_after=1.0)
         return vectors
 
-    async def _embed_queries(self, encoder: Encoder, texts: Sequence[Content]) -> Vectors:
+    async def _embed_queries(self, encoder: Encoder, texts: Sequence[Any]) -> Vectors:
         """Vectors of queries, from memory where the same encoder has given them."""
         cached = self._queries.setdefault(encoder, LruDict(CACHED_QUERIES))
         known = {text: cached[text] for text in texts if text in cached}

@@ -20,10 +20,10 @@ import orjson
 from service.core.collections import EmbedderSpec
 from service.core.errors import FieldError, Invalid, Misconfigured, ModelUnavailable, SpaceRefused
 from service.core.ids import Role, Vectors
-from service.core.ports.embedder import Content, Encoder
+from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderIdentity
 from service.embedder.models import hashing_encoder
-from service.embedder.models.text_input import TextInput, only_texts
+from service.embedder.models.text_input import TextInput
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +158,9 @@ class RemoteEncoder:
         self._spec = {name: value for name, value in values.items() if value is not None}
         described = self._describe()
         self.identity = self._identity_of(described)
+        if self.identity.takes_images:
+            refusal = f"{spec.model} also encodes images, which an encoder service ({remote.url}) does not"
+            raise Invalid.at("embedder.model", refusal)
         with remote.reading():
             self.batch_tokens = int(described["batch_tokens"])
             overhead, limits = described["overhead"], described["limits"]
@@ -182,8 +185,7 @@ class RemoteEncoder:
         rows = self._rows("/tokenize", "inputs", texts, {"return": "lengths", "input_type": role}, BULK_SECONDS)
         return [int(length) for length in rows]
 
-    def read(self, texts: Sequence[Content], role: Role) -> list[TextInput]:
-        texts = self._texts(texts)
+    def read(self, texts: Sequence[str], role: Role) -> list[TextInput]:
         most = self.identity.max_tokens
         # A token is at least one byte, so that most texts are known to fit without asking.
         lengths = [len(text.encode(errors="surrogatepass")) + self._overheads[role] for text in texts]
@@ -195,8 +197,7 @@ class RemoteEncoder:
     def forward(self, inputs: Sequence[TextInput], role: Role) -> Vectors:
         return self.encode([one.text for one in inputs], role)
 
-    def encode(self, texts: Sequence[Content], role: Role) -> Vectors:
-        texts = self._texts(texts)
+    def encode(self, texts: Sequence[str], role: Role) -> Vectors:
         # Like a local encoder: long texts are truncated, and unusable vectors are left to the caller.
         options = {"input_type": role, "encoding_format": "base64", "truncate": True, "unusable": "return"}
         seconds = QUERY_SECONDS if role == "query" else BULK_SECONDS
@@ -204,9 +205,6 @@ class RemoteEncoder:
         with self._remote.reading():
             vectors = [np.frombuffer(base64.b64decode(row["embedding"]), "<f4") for row in rows]
             return np.array(vectors, np.float32).reshape(len(texts), self.identity.dimensions)
-
-    def _texts(self, contents: Sequence[Content]) -> list[str]:
-        return only_texts(contents, f"the encoder at {self._remote.url}")
 
     def _rows(
         self, path: str, field: str, texts: Sequence[str], options: Mapping[str, Any], seconds: float

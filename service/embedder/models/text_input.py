@@ -1,10 +1,6 @@
 """Texts and images that are given to their model as they are."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from service.core.errors import Invalid
-from service.core.ports.embedder import Content
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +25,3 @@ class ImageInput:
 
     def __len__(self) -> int:
         return self.length
-
-
-def only_texts(contents: Sequence[Content], embedder: str) -> list[str]:
-    """For embedders that take no images: Invalid where one is there."""
-    texts = [one for one in contents if isinstance(one, str)]
-    if len(texts) < len(contents):
-        raise Invalid(f"{embedder} takes no images")
-    return texts

@@ -5,12 +5,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from service.core import metrics
 from service.core.errors import ModelUnavailable, Unavailable, Unembeddable
 from service.core.ids import Vectors
-from service.core.ports.embedder import Content, Encoder
+from service.core.ports.embedder import Encoder
 from service.core.vector_math import finite
 from service.core.versions import EmbedderVersion
 from service.embedder.models.batch_packing import pack
@@ -99,7 +100,7 @@ class EncodeStage:
         self._budget(encoder).record(_padded(chunks), seconds)
         return vectors
 
-    async def _in_thread(self, encoder: Encoder, texts: Sequence[Content]) -> Vectors:
+    async def _in_thread(self, encoder: Encoder, texts: Sequence[Any]) -> Vectors:
         return await asyncio.get_running_loop().run_in_executor(self._threads, encoder.encode, texts, "document")
 
     async def _accept(self, chunks: Sequence[InFlightChunk], vectors: Vectors) -> None:

@@ -16,6 +16,7 @@ from service.api.app import create_app
 from service.api.dependencies import RequestLimits, Service
 from service.confidence.calibrate import ConfidenceCalibrator
 from service.core.errors import Misconfigured
+from service.core.images import ImageReader
 from service.core.periodic import in_background, keep_running, repeat_every, utc_now
 from service.diagnostics.service import DiagnosticsService
 from service.drift.monitor import INTERVAL_SECONDS, DriftMonitor
@@ -124,6 +125,12 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
         )
         recall_monitor = await stack.enter_async_context(_open_recall_monitor(settings, url, lexicon))
         replicas = components.replicas(settings, store)
+        image_reader = partial(  # one for searches and one for writes, which do not wait for each other's images
+            ImageReader,
+            max_bytes=settings.max_image_bytes,
+            max_pixels=settings.max_image_pixels,
+            hosts=settings.image_hosts,
+        )
         query_windows = QueryWindows(settings.drift_seconds)
         search = SearchPipeline(
             collections=collections,
@@ -139,7 +146,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
             max_concurrent=settings.max_concurrent_searches,
             observers=(recall_monitor, query_windows),
             replicas=replicas,
-            images=components.image_reader(settings),
+            images=image_reader(),
         )
         shadow = ShadowTraffic(search=search, collections=collections, versions=versions, share=settings.shadow_share)
         sampling = CollectionSampler(vectors=vectors, documents=documents, embedders=models, verifier=verifier)
@@ -245,7 +252,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
                     changes=store.changes,
                     lexicon=lexicon,
                     limits=limits.documents,
-                    images=components.image_reader(settings),
+                    images=image_reader(),
                 ),
                 collection_service=CollectionService(collections=collections, embedders=models, verifier=verifier),
                 state_machine=machine,

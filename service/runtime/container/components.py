@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from service.api.key_ring import REFRESH_SECONDS, KeyRing
-from service.core.images import ImageReader
 from service.core.periodic import in_background, repeat_every
 from service.embedder.models.registry import ModelRegistry
 from service.runtime.http_server import require_key_or_loopback
@@ -49,13 +48,6 @@ def model_registry(settings: Settings) -> ModelRegistry:
         exports=settings.data_dir / "models",
         encoder_url=settings.encoder_url,
         encoder_key=None if settings.encoder_key is None else settings.encoder_key.get_secret_value(),
-    )
-
-
-def image_reader(settings: Settings) -> ImageReader:
-    """One for searches and one for writes, so that neither waits for the images of the other."""
-    return ImageReader(
-        max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels, hosts=settings.image_hosts
     )
 
 
