@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark, Position, Snapshot
 from service.core.collections import Collection, CollectionSettings
@@ -25,9 +25,9 @@ def collection(number: int = 1, name: str = "papers", language: str = "en", crea
 
 
 def stored_document(name: str, text: str, revision: int = 1, title: str = "") -> StoredDocument:
-    times = {"created_at": NOW, "updated_at": NOW}
+    revisions: dict[str, Any] = {"revision": revision, "content_revision": revision}
     return StoredDocument(
-        id=DocumentId(name), title=title, text=text, metadata={}, revision=revision, content_revision=revision, **times
+        id=DocumentId(name), title=title, text=text, metadata={}, created_at=NOW, updated_at=NOW, **revisions
     )
 
 
