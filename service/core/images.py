@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from hashlib import blake2b
 from io import BytesIO
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from service.core.child_process import ChildDied, ComputationTurns
 from service.core.concurrency import off_loop
@@ -99,23 +99,21 @@ class ImageReader:
             return content
         if not source.startswith(("http://", "https://")):
             raise Invalid("expected data:image/png;base64,... or an address of http or https")
-        try:
-            host = urlsplit(source).netloc.lower()
-        except ValueError as error:
-            raise Invalid(f"is no address: {error}") from error
-        if not any(fnmatchcase(host, allowed.lower()) for allowed in self.hosts):
-            raise Invalid(f"images from {host.rpartition('@')[2]} are not allowed here (AZIMUTH_IMAGE_HOSTS)")
-        return await self._fetched(source, host)
+        return await self._fetched(source)
 
-    async def _fetched(self, address: str, host: str) -> bytes:
+    async def _fetched(self, address: str) -> bytes:
         import httpx  # not by the child process, which has to start quickly
 
         content = b""
         try:
+            url = httpx.URL(address)
+            host = url.netloc.decode()
+            if not any(fnmatchcase(host, allowed.lower()) for allowed in self.hosts):
+                raise Invalid(f"images from {host} are not allowed here (AZIMUTH_IMAGE_HOSTS)")
             async with (
                 asyncio.timeout(FETCH_SECONDS),
                 httpx.AsyncClient(trust_env=False) as client,
-                client.stream("GET", address) as response,
+                client.stream("GET", url) as response,
             ):
                 if response.status_code != httpx.codes.OK:  # no redirects: they could lead to another host
                     raise Invalid(f"cannot be fetched: {host} answers {response.status_code}")

@@ -5,6 +5,8 @@ import struct
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -105,3 +107,29 @@ async def test_each_image_of_many_has_its_own_fate() -> None:
 
 def test_the_path_of_an_image_holds_any_id() -> None:
     assert image_path("a/b c?ü") == "images/a%2Fb%20c%3F%C3%BC"  # type: ignore[arg-type]
+
+
+class _Site(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(302 if self.path == "/moved" else 200)
+        self.send_header("Location", "/red.png")
+        self.end_headers()
+        self.wfile.write(drawn("red", "circle") if self.path == "/red.png" else b"x" * 3_000)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+async def test_images_are_fetched_from_hosts_that_are_allowed() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Site) as site:
+        Thread(target=site.serve_forever).start()
+        host = f"127.0.0.1:{site.server_port}"
+        reader = ImageReader(max_bytes=2_000, hosts=(host,), _turns=_Turns())  # type: ignore[arg-type]
+        assert (await reader.read(f"http://{host}/red.png")).content == drawn("red", "circle")
+        for path, reason in (("moved", "answers 302"), ("large", "larger than 2000")):
+            with pytest.raises(Invalid, match=reason):
+                await reader.read(f"http://{host}/{path}")
+        with pytest.raises(Invalid, match="not allowed here"):
+            await reader.read(f"http://localhost:{site.server_port}/red.png")
+        site.shutdown()
+    with pytest.raises(Invalid, match="cannot be fetched"):
+        await reader.read(f"http://{host}/red.png")
