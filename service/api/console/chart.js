@@ -66,7 +66,7 @@ function axes({ width, height, x, y, label }) {
   const right = width - PAD.right;
   const bottom = height - PAD.bottom;
   return [
-    ...y.ticks.map((value) => svg("g", { class: "tick" },
+    ...y.ticks.filter((value, at) => !at || y.format(value) !== y.format(y.ticks[at - 1])).map((value) => svg("g", { class: "tick" },
       svg("path", { d: `M${PAD.left} ${y.at(value)}H${right}` }),
       text(PAD.left - 7, y.at(value) + 4, y.format(value), "end"))),
     ...x.ticks.map((value) => svg("g", { class: "tick" },

@@ -32,8 +32,8 @@ async function load(name, collections, again) {
         el("span", { class: "quiet" }, "One for each program, tenant or person: then each can be ended alone, and audit trails name it.")),
       rows.length ? grid("Keys", ["Name", "Role", "Collections", "Rate", "Last used", "Ends", "Change"], rows)
         : nothing("No key but those of the settings", "The keys of AZIMUTH_API_KEYS are administrators, and are not listed. Give each client one of its own, that may do no more than it needs."),
-      ended.length > 0 && el("details", { "data-key": "ended" }, el("summary", {}, `${ended.length} that ${ended.length === 1 ? "has" : "have"} ended`),
-        grid("Keys that have ended", ["Name", "Role", "Made", "Ended"], ended.map((one) => [one.name, one.role, moment(one.created_at), moment(one.expires_at)])))),
+      ended.length > 0 && el("details", { "data-key": "ended" }, el("summary", {}, `${ended.length} ended`),
+        grid("Keys that have ended", ["Name", "Role", "Made", "Ended"], ended.map((one) => [one.name, one.role, when(one.created_at), when(one.expires_at)])))),
   ];
 }
 
@@ -50,13 +50,14 @@ async function list() {
 
 const word = (text, ...more) => el("span", { class: "words" }, text, ...more.filter(Boolean).map((one) => el("span", { class: "quiet" }, one)));
 
+const when = (time) => el("span", { class: "when" }, time ? moment(time) : "never");
+
 function row(one, newest, again) {
   return [
     one.name, one.role,
     word(one.collections.includes("*") ? "all" : one.collections.join(", "), one.filter && shorten(JSON.stringify(one.filter), 80)),
     one.rate ?? "any",
-    one.last_used_at ? moment(one.last_used_at) : "never",
-    one.expires_at ? moment(one.expires_at) : "never",
+    when(one.last_used_at), when(one.expires_at),
     newest ? el("div", { class: "actions" },
       button("Rotate", () => ask(rotation(one, again)), { "data-key": `rotate ${one.id}`, "aria-label": `Rotate ${one.id}` }),
       button("Revoke", () => ask(revocation(one, again)), { class: "danger", "data-key": `revoke ${one.id}`, "aria-label": `Revoke ${one.id}` }))
@@ -83,18 +84,18 @@ function form(first, again) {
   const input = (attributes) => el("input", { spellcheck: "false", autocapitalize: "off", ...attributes });
   const role = el("select", {}, ...Object.entries(ROLES).map(([value, words]) => el("option", { value }, `${value}: ${words}`)));
   const fields = {
-    name: input({ ...(!fresh && { autofocus: "autofocus" }), maxlength: "63", placeholder: "made up", pattern: "[A-Za-z0-9][A-Za-z0-9_.\\-]*" }),
+    name: input({ ...(!fresh && { autofocus: "autofocus" }), maxlength: "63", placeholder: "one is made up", pattern: "[A-Za-z0-9][A-Za-z0-9_.\\-]*" }),
     collections: input({ placeholder: "all; or papers, logs-*" }),
     filter: input({ placeholder: '{"tenant": "a"}' }),
     rate: input({ placeholder: "any; or 50/s, 600/m" }),
     expires: input({ placeholder: "never; or 12h, 90d" }),
   };
   const labels = { name: "Name, for logs and audit trails", collections: "Collections", filter: "Only documents that pass, as JSON", rate: "Most requests", expires: "Ends after" };
-  const labelled = Object.entries(fields).map(([key, node]) => [key, el("label", {}, labels[key], node)]);
+  const [name, ...others] = Object.entries(fields).map(([key, node]) => el("label", {}, labels[key], node));
   const wrong = el("p", { class: "field-error", role: "alert", hidden: "hidden" });
   const node = el("form", { class: "sheet", autocomplete: "off", "aria-label": "A new key" },
     el("h2", {}, first ? "The first key" : "A new key"),
-    el("div", { class: "fields" }, ...labelled.filter(([key]) => !first || key === "name").map(([, label]) => label), !first && el("label", {}, "May do", role)),
+    el("div", { class: "fields" }, name, ...(first ? [] : [el("label", {}, "May do", role), ...others])),
     wrong,
     el("div", { class: "actions" }, el("button", { type: "submit", class: "primary" }, first ? "Make it, and require keys" : "Make it"),
       !first && button("Cancel", () => ((making = false), again()))));
