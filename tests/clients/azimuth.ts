@@ -47,9 +47,10 @@ const failed = [
   await failure(azimuth.search(collection, { query: "dog", k: 0 })),
   await failure(new Azimuth(url, { key: "wrong" }).collections()),
 ];
-const made = await azimuth.createKey({ name: "typescript", role: "write", expires: "1h" });
-const rotated = await azimuth.rotateKey(made.id, "0");
-const keys = (await azimuth.keys()).map(({ id, active }) => [id, active]);
+const steady = new Azimuth(url, { key }); // what makes a secret is not repeated
+const made = await steady.createKey({ name: "typescript", role: "write", expires: "1h" });
+const rotated = await steady.rotateKey(made.id, "0");
+const keys = (await azimuth.keys()).filter(({ id }) => id === made.id).slice(0, 2).map(({ active }) => active);
 await azimuth.revokeKey(rotated.id);
 await azimuth.deleteCollection(collection);
 const names = (await azimuth.collections()).map(({ name }) => name);
