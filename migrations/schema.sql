@@ -126,6 +126,17 @@ CREATE TABLE public.embedder_versions (
     CONSTRAINT embedder_versions_state_check CHECK ((state = ANY (ARRAY['backfilling'::text, 'indexing'::text, 'verifying'::text, 'ready'::text, 'active'::text, 'retired'::text, 'failed'::text])))
 );
 
+CREATE TABLE public.feedback (
+    collection_id bigint NOT NULL,
+    id text NOT NULL COLLATE pg_catalog."C",
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    query text NOT NULL,
+    answered boolean NOT NULL,
+    documents text[] NOT NULL,
+    actor text NOT NULL,
+    at timestamp with time zone NOT NULL
+);
+
 CREATE TABLE public.images (
     collection_id bigint NOT NULL,
     document_id text NOT NULL COLLATE pg_catalog."C",
@@ -271,6 +282,9 @@ ALTER TABLE ONLY public.documents
 ALTER TABLE ONLY public.embedder_versions
     ADD CONSTRAINT embedder_versions_pkey PRIMARY KEY (collection_id, number);
 
+ALTER TABLE ONLY public.feedback
+    ADD CONSTRAINT feedback_pkey PRIMARY KEY (collection_id, id);
+
 ALTER TABLE ONLY public.images
     ADD CONSTRAINT images_pkey PRIMARY KEY (collection_id, document_id);
 
@@ -312,6 +326,8 @@ CREATE INDEX documents_metadata ON public.documents USING gin (metadata jsonb_pa
 
 CREATE UNIQUE INDEX embedder_versions_active ON public.embedder_versions USING btree (collection_id) WHERE (state = 'active'::text);
 
+CREATE INDEX feedback_by_age ON public.feedback USING btree (collection_id, tenant, at);
+
 CREATE UNIQUE INDEX indexed_fields_name ON public.indexed_fields USING btree (collection_id, name) WHERE (state = ANY (ARRAY['building'::text, 'ready'::text]));
 
 CREATE INDEX indexed_values_document ON public.indexed_values USING btree (collection_id, document_id, field);
@@ -330,6 +346,9 @@ ALTER TABLE ONLY public.audit
 
 ALTER TABLE ONLY public.embedder_versions
     ADD CONSTRAINT embedder_versions_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY public.feedback
+    ADD CONSTRAINT feedback_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.indexed_fields
     ADD CONSTRAINT indexed_fields_collection_id_fkey FOREIGN KEY (collection_id) REFERENCES public.collections(id) ON DELETE CASCADE;

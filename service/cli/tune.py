@@ -23,6 +23,7 @@ def tune_collection(
         Path | None, typer.Option(help="Judged queries in BEIR layout; default: the collection's own test set.")
     ] = None,
     split: Annotated[str, typer.Option(help="Which judgments of the folder.")] = "test",
+    feedback: Annotated[bool, typer.Option("--feedback", help="Marked queries in place of the test set.")] = False,
     sample: Annotated[
         int, typer.Option(min=choose_ranking.MIN_QUERIES, max=10_000, help="Most queries that are asked.")
     ] = (choose_ranking.SAMPLED_QUERIES),
@@ -43,7 +44,10 @@ def tune_collection(
         if check:
             return _tuning_state(client.call("GET", f"/v1/collections/{collection}"))
         client.call("GET", f"/v1/collections/{collection}")  # a wrong name is told before a wrong folder
-        judged = _stored_judgments(client, collection) if judgments is None else beir.judgments(judgments, split)
+        if feedback:
+            judged = _marked_queries(client, collection)
+        else:
+            judged = _stored_judgments(client, collection) if judgments is None else beir.judgments(judgments, split)
         with load_documents.progress_bar(shell.err) as progress:
             found = choose_ranking.tune(
                 client,
@@ -77,6 +81,13 @@ def _stored_judgments(client: Client, collection: str) -> beir.BeirJudgments:
     for row in kept["set"]["qrels"]:
         grades.setdefault(row["query-id"], {})[row["corpus-id"]] = row["score"]
     return beir.BeirJudgments(queries={row["_id"]: row["text"] for row in kept["set"]["queries"]}, grades=grades)
+
+
+def _marked_queries(client: Client, collection: str) -> beir.BeirJudgments:
+    """With the documents that helped. What keys with a filter mark says nothing of the whole collection."""
+    marks = [one for one in client.feedback(collection) if one["documents"] and not one["tenant"]]
+    grades = {one["id"]: dict.fromkeys(one["documents"], 1) for one in marks}
+    return beir.BeirJudgments(queries={one["id"]: one["query"] for one in marks}, grades=grades)
 
 
 def _tuning_state(collection: dict[str, Any]) -> Answer:

@@ -19,6 +19,7 @@ from statistics import median
 
 import numpy as np
 
+from service.confidence.corrections import MIN_REAL, learn_correction
 from service.confidence.fit import auroc, balanced, calibration_error, fit_logistic, reliability
 from service.confidence.synthetic_queries import SyntheticQuery, foreign_texts, perturbed_sentences
 from service.core.collections import Collection
@@ -33,7 +34,7 @@ from service.core.ports.vectors import VectorQuery, VectorStore
 from service.core.ports.versions import Versions
 from service.core.query_syntax import parse_query
 from service.core.vector_math import finite
-from service.core.versions import COMPLETE_STATES, Calibration, EmbedderVersion, Judgments
+from service.core.versions import COMPLETE_STATES, MAX_MARKS, Calibration, EmbedderVersion, Judgments
 from service.search import filter_planner, retrievers
 from service.search.confidence import MIN_CHUNKS
 from service.spaces.resolver import Space
@@ -44,7 +45,8 @@ log = logging.getLogger(__name__)
 
 SENTENCES = 150
 """Of the collection's own, for each kind of text that is made of them."""
-JUDGED = 200
+REAL = 200
+"""Judged queries, and marked ones of each kind, at most."""
 GROWTH = 1.25
 """Of the number of chunks, after which a calibration is outdated: the best of more scores is higher."""
 MIN_FOREIGN = 100
@@ -63,6 +65,7 @@ class TopScores:
     cosine: float
     bm25: float
     subject: str = ""
+    vector: Vector | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +100,9 @@ class ConfidenceCalibrator:
             return False
         if known is not None and similar_size(known.rows, rows, GROWTH):
             uploaded_at = await self.test_sets.uploaded_at(version.collection_id)
-            if known.judged_at == uploaded_at:
+            marks = await self.test_sets.count_marks(version.collection_id, "")
+            few = max(marks, known.marks) < 2 * MIN_REAL
+            if known.judged_at == uploaded_at and (few or similar_size(known.marks, marks, GROWTH)):
                 return False
         waiting = (await self.queue.status(version.collection_id, version.number, now)).pending
         return waiting <= rows / 10 and self.lexicon.lag_seconds(version.collection_id) == 0.0
@@ -131,8 +136,24 @@ class ConfidenceCalibrator:
         foreign = _uncovered(await self._scores(space, foreign_texts()), own)
         sources["foreign texts"] = len(foreign)
         judged_at = None if judgments is None else judgments.uploaded_at
-        unfitted = Calibration(rows=status.rows, sources=sources, learnt_at=now(), judged_at=judged_at)
-        return await asyncio.to_thread(fit_calibration, unfitted, own, whole, foreign)
+        marks = await self.test_sets.marks(collection.id, "", "", MAX_MARKS)  # tenants' say nothing of the whole
+        unfitted = Calibration(
+            rows=status.rows, sources=sources, learnt_at=now(), judged_at=judged_at, marks=len(marks)
+        )
+        fitted = await asyncio.to_thread(fit_calibration, unfitted, own, whole, foreign)
+        known = frozenset(() if judgments is None else judgments.queries.values())
+        marked = {mark.query: mark.answered for mark in marks if mark.query not in known}
+        answered, unanswered = (_sample([text for text in marked if marked[text] == kind]) for kind in (True, False))
+        if fitted.both is None or min(len(judged) + len(answered), len(unanswered)) < MIN_REAL:
+            return fitted
+        real = [*await self._scores(space, [*judged, *answered]), *await self._scores(space, unanswered)]
+        vectors = np.array([one.vector for one in real], np.float64)
+        truths = np.arange(len(real)) < len(real) - len(unanswered)
+        learnt = await asyncio.to_thread(learn_correction, fitted.both.log_odds(_features(real)), vectors, truths)
+        if learnt is None:
+            return fitted
+        sources |= {"marked as answered": len(answered), "marked as not answered": len(unanswered)}
+        return replace(fitted, correction=learnt[0], deviation=learnt[1], sources=sources)
 
     async def _own_sentences(
         self, collection: Collection, version: EmbedderVersion
@@ -173,7 +194,9 @@ class ConfidenceCalibrator:
             max((row.score for row in rows if row.document_id != query.source), default=0.0)
             for rows in (dense, lexical)
         )
-        return TopScores(cosine=cosine, bm25=bm25 / ceiling if ceiling > 0 else 0.0, subject=query.subject)
+        return TopScores(
+            cosine=cosine, bm25=bm25 / ceiling if ceiling > 0 else 0.0, subject=query.subject, vector=vector
+        )
 
 
 def _judged_queries(judgments: Judgments | None) -> list[SyntheticQuery]:
@@ -181,8 +204,11 @@ def _judged_queries(judgments: Judgments | None) -> list[SyntheticQuery]:
     if judgments is None:
         return []
     answered = (query for query, grades in judgments.grades.items() if any(grade > 0 for grade in grades.values()))
-    texts = [text for query in sorted(answered) if (text := judgments.queries[query]).strip()]
-    return [SyntheticQuery(text=text) for text in stable_sample(texts, JUDGED)]
+    return _sample([text for query in sorted(answered) if (text := judgments.queries[query]).strip()])
+
+
+def _sample(texts: Sequence[str]) -> list[SyntheticQuery]:
+    return [SyntheticQuery(text=text) for text in stable_sample(texts, REAL)]
 
 
 def _uncovered(foreign: Sequence[TopScores], own: Sequence[TopScores]) -> list[TopScores]:

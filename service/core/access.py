@@ -43,6 +43,11 @@ class Access:
         """Whether all documents of all collections are visible."""
         return self.collections == EVERY_COLLECTION and self.where is None
 
+    @property
+    def tenant(self) -> str:
+        """The same for keys with the same filter, and for no others; empty for keys without one."""
+        return "" if self.where is None else digest_of(repr(self.where).encode()).hex()
+
     def sees(self, collection: str) -> bool:
         return any(fnmatchcase(collection, pattern) for pattern in self.collections)
 

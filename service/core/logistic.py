@@ -1,7 +1,5 @@
 """A fitted logistic model, which maps features to a probability."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +18,16 @@ class Logistic:
     weights: tuple[float, ...]
     bias: float
 
-    def probability(self, features: Sequence[float]) -> float:
-        """The probability for one example."""
-        logit = self.bias + sum(weight * value for weight, value in zip(self.weights, features, strict=True))
-        return 1.0 / (1.0 + math.exp(min(_MAX_LOGIT, max(-_MAX_LOGIT, -logit))))
+    def log_odds(self, features: npt.ArrayLike) -> Floats:
+        """[n], for features of shape [n, d]; of one example a scalar."""
+        found: Floats = np.asarray(features, np.float64) @ np.array(self.weights) + self.bias
+        return found
 
     def probabilities(self, features: npt.ArrayLike) -> Floats:
-        """The probabilities, [n], for features of shape [n, d]."""
-        logits = np.asarray(features, np.float64) @ np.array(self.weights) + self.bias
-        values: Floats = 1.0 / (1.0 + np.exp(-np.clip(logits, -_MAX_LOGIT, _MAX_LOGIT)))
-        return values
+        return sigmoid(self.log_odds(features))
+
+
+def sigmoid(log_odds: npt.ArrayLike) -> Floats:
+    """The probabilities."""
+    values: Floats = 1.0 / (1.0 + np.exp(-np.clip(log_odds, -_MAX_LOGIT, _MAX_LOGIT)))
+    return values

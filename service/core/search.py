@@ -266,13 +266,21 @@ class RerankSummary:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Interval:
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Confidence:
     """`in_domain`: the probability that the query is one for the collection, at even prior odds; None: unknown.
 
+    `interval`: of 95 %; wide near the border, the more so where little was learnt from real queries.
     `withheld`: no hits are returned, because the request demands more. `reason`: for either.
     """
 
     in_domain: float | None
+    interval: Interval | None = None
     withheld: bool = False
     reason: str | None = None
 

@@ -8,10 +8,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+import numpy as np
+
 from service.core.collections import ChunkingSettings, EmbedderSpec, IndexSettings
-from service.core.ids import CollectionId, DocumentId, Fingerprint, Vectors, VersionNumber
-from service.core.logistic import Logistic
-from service.core.search import Candidate
+from service.core.ids import CollectionId, DocumentId, Fingerprint, Vector, Vectors, VersionNumber
+from service.core.logistic import Logistic, sigmoid
+from service.core.search import Candidate, Confidence, Interval
+from service.core.statistics import Z
 
 
 class VersionState(StrEnum):
@@ -195,6 +198,11 @@ class PromotionEvidence:
         return tuple(check for check in self.checks if check.passed is False)
 
 
+UNCORRECTED = 2.0
+"""Standard deviation of log-odds that were learnt without real queries, from one collection and kind of foreign queries
+to another (docs/decisions/0074)."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
     """Predicts from the top scores of a search whether its query can be answered by the collection.
@@ -202,7 +210,8 @@ class Calibration:
     `dense` uses the highest cosine, `both` also the highest BM25 as a share of its maximum; None where nothing could
     be learnt, with the `reason`. `rows`: chunks at that time; `sources`: numbers of training texts by kind;
     `judged_at`: upload of the judged queries among them. `auroc` and `error` (expected calibration error): of `both`
-    on held-out texts.
+    on held-out texts. `correction`: of the log-odds together with the query's vector, by real queries. `deviation`:
+    standard deviation of the log-odds. `marks`: so many queries were marked then.
     """
 
     dense: Logistic | None = None
@@ -214,6 +223,19 @@ class Calibration:
     error: float | None = None
     learnt_at: datetime
     judged_at: datetime | None = None
+    correction: Logistic | None = None
+    deviation: float = UNCORRECTED
+    marks: int = 0
+
+    def estimate(self, cosine: float, bm25: float | None, vector: Vector) -> Confidence:
+        """`bm25` None: by `dense` alone. Only where something was learnt."""
+        line, features = (self.dense, [cosine]) if self.both is None or bm25 is None else (self.both, [cosine, bm25])
+        assert line is not None
+        log_odds = line.log_odds(features)
+        if self.correction is not None:
+            log_odds = self.correction.log_odds([log_odds, *vector])
+        value, low, high = map(float, sigmoid(log_odds + Z * self.deviation * np.array([0.0, -1.0, 1.0])))
+        return Confidence(in_domain=value, interval=Interval(low=round(low, 4), high=round(high, 4)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,6 +253,28 @@ class Judgments:
             for query, grades in self.grades.items()
             if query in self.queries and (ids := frozenset(DocumentId(id_) for id_ in grades if grades[id_] > 0))
         }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """A query that a client marked. `documents`: those that helped. `tenant`: see `Access.tenant`."""
+
+    id: str
+    query: str
+    answered: bool
+    documents: tuple[DocumentId, ...]
+    actor: str
+    tenant: str
+    at: datetime
+
+
+MAX_MARKS = 10_000
+"""Of one tenant in one collection; the oldest ones are dropped."""
+
+
+def mark_id(tenant: str, query: str) -> str:
+    """A tenant has one mark for each query."""
+    return hashlib.sha256(f"{tenant}\n{query}".encode()).hexdigest()[:32]
 
 
 Action = Literal[

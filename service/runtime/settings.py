@@ -201,6 +201,7 @@ class Settings(BaseSettings):
     drift_seconds: float = Field(
         600.0, gt=0, description="Least time span of the latest live queries when they are compared for drift."
     )
+    feedback_days: int = Field(365, ge=1, le=36_500, description="How long marked queries are kept, in days.")
 
     @field_validator(
         "api_keys",

@@ -3,9 +3,10 @@
 No model runs for it: the best scores of the legs are the evidence.
 """
 
+from dataclasses import replace
+
 from service.core.search import Confidence
-from service.core.versions import Calibration
-from service.search.candidates import CandidateSet, QueryCandidates
+from service.search.candidates import CandidateSet
 from service.search.context import SearchContext
 from service.search.retrievers import best_score
 
@@ -23,28 +24,21 @@ def assess_confidence(context: SearchContext, candidates: CandidateSet) -> Confi
     reason = _reason_unknown(context, candidates)
     if reason is None and calibration is not None:
         with context.timings.stage("confidence"):
-            probabilities = [
-                _in_domain(calibration, found, cosine)
+            estimates = [
+                calibration.estimate(cosine, found.coverage, found.vector)
                 for found in candidates.queries
-                if (cosine := best_score(found.dense_lists)) is not None
+                if found.vector is not None and (cosine := best_score(found.dense_lists)) is not None
             ]
-        if probabilities:
-            highest = max(probabilities)
-            if required is None or highest >= required:
-                return Confidence(in_domain=highest)
-            below = f"in_domain is {highest:.3f}, below the min_confidence of {required:g}"
-            return Confidence(in_domain=highest, withheld=True, reason=below)
+        if estimates:
+            best = max(estimates, key=lambda estimate: estimate.in_domain or 0.0)
+            if required is None or best.in_domain is None or best.in_domain >= required:
+                return best
+            below = f"in_domain is {best.in_domain:.3f}, below the min_confidence of {required:g}"
+            return replace(best, withheld=True, reason=below)
         reason = "the dense leg found nothing"
     if required is not None:
         context.degrade("confidence", "untold", f"min_confidence was not applied: {reason}")
     return Confidence(in_domain=None, reason=reason)
-
-
-def _in_domain(calibration: Calibration, found: QueryCandidates, cosine: float) -> float:
-    if calibration.both is not None and found.coverage is not None:
-        return calibration.both.probability((cosine, found.coverage))
-    assert calibration.dense is not None  # see `_reason_unknown`
-    return calibration.dense.probability((cosine,))
 
 
 def _reason_unknown(context: SearchContext, candidates: CandidateSet) -> str | None:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import orjson
 
+from service.core import versions
 from service.core.collections import Collection, CollectionCounts, CollectionSettings, FieldState, IndexedField
 from service.core.errors import CollectionNotFound, Conflict, NotFound, VersionNotFound
 from service.core.filters import Filter
@@ -19,6 +20,7 @@ from service.core.versions import (
     EmbedderIdentity,
     EmbedderVersion,
     Judgments,
+    Mark,
     VersionState,
 )
 
@@ -182,6 +184,7 @@ class FakeAudit:
 class FakeTestSets:
     def __init__(self, collections: FakeCollections) -> None:
         self._collections = collections
+        self._marks: dict[tuple[CollectionId, str], Mark] = {}
 
     async def put(self, collection_id: CollectionId, judgments: Judgments, entry: AuditEntry) -> None:
         self._collections.note(collection_id, entry)
@@ -197,6 +200,37 @@ class FakeTestSets:
     async def delete(self, collection_id: CollectionId, entry: AuditEntry) -> None:
         if self._collections.judgments.pop(collection_id, None) is not None:
             self._collections.note(collection_id, entry)
+
+    async def put_mark(self, collection_id: CollectionId, mark: Mark) -> None:
+        if collection_id not in self._collections.rows:
+            raise CollectionNotFound
+        self._marks[collection_id, mark.id] = mark
+        newest = sorted(self._marks_of(collection_id, mark.tenant), key=lambda one: one.at, reverse=True)
+        for one in newest[versions.MAX_MARKS :]:
+            del self._marks[collection_id, one.id]
+
+    def _marks_of(self, collection_id: CollectionId, tenant: str | None, mark_id: str | None = None) -> list[Mark]:
+        return [
+            mark
+            for (owner, id_), mark in sorted(self._marks.items())
+            if owner == collection_id in self._collections.rows
+            and tenant in {None, mark.tenant}
+            and mark_id in {None, id_}
+        ]
+
+    async def marks(self, collection_id: CollectionId, tenant: str | None, after: str, limit: int) -> tuple[Mark, ...]:
+        return tuple(mark for mark in self._marks_of(collection_id, tenant) if mark.id > after)[:limit]
+
+    async def count_marks(self, collection_id: CollectionId, tenant: str) -> int:
+        return len(self._marks_of(collection_id, tenant))
+
+    async def delete_marks(self, collection_id: CollectionId, tenant: str | None, mark_id: str | None) -> int:
+        gone = self._marks_of(collection_id, tenant, mark_id)
+        self._marks = {key: mark for key, mark in self._marks.items() if mark not in gone}
+        return len(gone)
+
+    async def delete_marks_before(self, before: datetime) -> None:
+        self._marks = {key: mark for key, mark in self._marks.items() if mark.at >= before}
 
 
 class FakeProcesses:

@@ -155,6 +155,8 @@ class Client:
     get = _blocking(Operations.get)
     fetch = _blocking(Operations.fetch)
     documents = _iterating(Operations.documents)
+    mark = _blocking(Operations.mark)
+    feedback = _iterating(Operations.feedback)
     count = _blocking(Operations.count)
     patch = _blocking(Operations.patch)
     delete = _blocking(Operations.delete)

@@ -253,6 +253,25 @@ class Operations(ABC):
         answer = await self.call("POST", path, json={"k": k, "filter": filter}, repeatable=True)
         return cast(list[shapes.Hit], answer["hits"])
 
+    async def mark(
+        self, collection: str, query: str, *, answered: bool, documents: Sequence[str] = ()
+    ) -> shapes.MarkedQuery:
+        """Say whether a query was answered, and by which documents. The newest mark of a query counts."""
+        body = {"query": query, "answered": answered, "documents": list(documents)}
+        answer = await self.call("POST", f"{_path(collection)}/feedback", json=body, repeatable=True)
+        return cast(shapes.MarkedQuery, answer)
+
+    async def feedback(self, collection: str) -> AsyncIterator[shapes.MarkedQuery]:
+        """All marked queries, read page by page."""
+        params: Json = {"limit": FETCH}
+        while True:
+            page = await self.call("GET", f"{_path(collection)}/feedback", params=params)
+            for marked in page["feedback"]:
+                yield marked
+            if page["next_cursor"] is None:
+                return
+            params["cursor"] = page["next_cursor"]
+
     async def embed(self, texts: Sequence[str], *, model: str = "default", query: bool = False) -> list[list[float]]:
         body = {"input": list(texts), "model": model, "input_type": "query" if query else "document"}
         answer = await self.call("POST", "/v1/embeddings", json=body, repeatable=True)

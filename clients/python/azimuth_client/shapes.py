@@ -70,6 +70,17 @@ class SearchAnswer(TypedDict):
     timings_ms: dict[str, float]
 
 
+class MarkedQuery(TypedDict):
+    id: str
+    query: str
+    answered: bool
+    documents: list[str]
+    """Those that helped."""
+    actor: str
+    tenant: str
+    at: str
+
+
 class SearchOptions(TypedDict, total=False):
     k: int
     mode: Literal["hybrid", "dense", "lexical"]

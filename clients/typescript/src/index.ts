@@ -241,6 +241,11 @@ export class Azimuth {
     return (await this.request<{ results: SearchAnswer[] }>("POST", `${pathOf(collection)}/search/batch`, request)).results;
   }
 
+  /** Say whether a query was answered, and by which documents. The newest mark of a query counts. */
+  mark(collection: string, mark: Body<`${One}/feedback`>): Promise<Answer<`${One}/feedback`>> {
+    return this.request("POST", `${pathOf(collection)}/feedback`, { body: mark, repeatable: true });
+  }
+
   /** Documents that are similar to one document. */
   async similar(collection: string, id: string, options: { k?: number; filter?: Filter } = {}): Promise<Hit[]> {
     const path = `${pathOf(collection)}/similar/${encodeURIComponent(id)}`;

@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
@@ -213,6 +214,8 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
             indexes=store.indexes,
         )
 
+        keep = timedelta(days=settings.feedback_days)
+
         @asynccontextmanager
         async def run() -> AsyncIterator[None]:
             stop = asyncio.Event()
@@ -230,6 +233,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
                 repeat_every("confidence", 2.0, partial(calibrator.calibrate_due, utc_now)),
                 repeat_every("geometry", 60.0, diagnostics.diagnose_due),
                 repeat_every("facets", 5.0, partial(hold_facets, collections, store.documents)),
+                repeat_every("feedback", 3_600.0, lambda: test_sets.delete_marks_before(utc_now() - keep)),
                 repeat_every("drift", 2.0, partial(drift_monitor.measure_due, utc_now)),
                 repeat_every("ef_search", EF_SEARCH_SECONDS, partial(recall_controller.adjust_all, utc_now)),
             ):

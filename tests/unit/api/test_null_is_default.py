@@ -53,6 +53,7 @@ BODIES: dict[str, Json] = {
         "texts": ["some text"],
     },
     "POST /v1/collections/{collection}/judgments": {"queries": [QUERY], "qrels": [QREL]},
+    "POST /v1/collections/{collection}/feedback": {"query": "some text", "answered": True},
     "POST /v1/collections/{collection}/evaluate": {"queries": [QUERY], "qrels": [QREL], "modes": ["lexical"]},
     "POST /v1/collections/{collection}/versions": {"embedder": {"model": "hashing:64"}, "chunking": {}, "index": {}},
     "POST /v1/collections/{collection}/versions/{number}/promote": {},
@@ -85,6 +86,7 @@ WITHOUT_OPTIONAL_FIELDS = {
     "POST /v1/collections/{collection}/copy",
 }
 VOLATILE = {
+    "at",
     "took_ms",
     "timings_ms",
     "p50_ms",

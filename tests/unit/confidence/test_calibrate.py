@@ -1,6 +1,5 @@
 """Confidence: learnt from a collection's own texts and foreign ones, applied to searches, silent where it must be."""
 
-import dataclasses
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,9 +13,8 @@ from service.confidence import calibrate, synthetic_queries
 from service.confidence.calibrate import ConfidenceCalibrator
 from service.core.errors import LexiconUnavailable
 from service.core.ids import CollectionId, VersionNumber
-from service.core.logistic import Logistic
 from service.core.text import meaningful_sentences
-from service.core.versions import AuditEntry, Calibration, EmbedderVersion, Judgments, SpaceStatus
+from service.core.versions import AuditEntry, Calibration, EmbedderVersion, Judgments, Mark, SpaceStatus, mark_id
 from service.search import confidence
 from tests.edge import Edge, edge
 from tests.fakes import FakeLexicon, FakeTestSets
@@ -41,7 +39,7 @@ def manual(number: int) -> dict[str, Any]:
 
 
 def no_confidence(reason: str | None) -> dict[str, Any]:
-    return {"in_domain": None, "withheld": False, "reason": reason}
+    return {"in_domain": None, "interval": None, "withheld": False, "reason": reason}
 
 
 class Scene:
@@ -276,7 +274,29 @@ def test_text_without_spaces_is_taken_in_pairs_of_characters() -> None:
     assert set(made) <= set(sentence)
 
 
-def test_probability_of_one_and_of_many_examples_agree() -> None:
-    line = Logistic(weights=(2.0, -1.0), bias=0.5)
-    assert line.probability((1.0, 0.5)) == pytest.approx(line.probabilities([[1.0, 0.5]])[0])
-    assert dataclasses.replace(line, bias=1e9).probability((0.0, 0.0)) == pytest.approx(1.0)
+async def test_marked_queries_correct_what_own_texts_taught(scene: Scene) -> None:
+    """Warranty of parts: in the words of the manual, which says nothing of it."""
+    before = await scene.calibration()
+    asked = [text for number in range(40, 52) for text in meaningful_sentences(manual(number)["text"])[:2]]
+    await mark(scene, asked[:4], answered=True)
+    await mark(scene, [f"warranty guarantee refund {text}" for text in asked[:4]], answered=False)
+    assert await scene.calibration() == before  # too few to learn from
+    await mark(scene, asked, answered=True)
+    await mark(scene, [f"warranty guarantee refund {text}" for text in asked], answered=False)
+    await mark(scene, [f"warranty guarantee refund {number}" for number in range(50)], answered=True, tenant="t")
+    query = f"warranty guarantee refund {OWN}"
+    sure = await scene.confidence(query)
+    learnt = await scene.calibration()
+    assert (learnt.marks, learnt.sources["marked as answered"]) == (24, 12)
+    assert learnt.sources["marked as not answered"] == 12
+    unsure, own = await scene.confidence(query), await scene.confidence(OWN)
+    assert unsure["in_domain"] < sure["in_domain"] - 0.2
+    assert unsure["in_domain"] < own["in_domain"] - 0.2
+    await scene.sets.delete_marks(CollectionId(1), "", None)
+    assert (await scene.calibration()).correction is None
+
+
+async def mark(scene: Scene, queries: list[str], *, answered: bool, tenant: str = "") -> None:
+    for query in queries:
+        own: Any = {"id": mark_id(tenant, query), "documents": (), "actor": "ci", "at": NOW}
+        await scene.sets.put_mark(CollectionId(1), Mark(query=query, answered=answered, tenant=tenant, **own))
