@@ -42,6 +42,7 @@ class StoredDocument:
 
     `revision` grows with every change, also through deletion and re-creation; `content_revision` is the revision
     at which title, text or image last changed: what vectors and lexical entries are made from and checked against.
+    `image`: the digest of its file.
     """
 
     id: DocumentId
@@ -53,7 +54,6 @@ class StoredDocument:
     created_at: datetime
     updated_at: datetime
     image: bytes | None = None
-    """Digest of the file, where there is one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ class Accepted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chunk:
-    """A passage: `text[start:end]` of its document, in code points. Its own `text` is what the embedder reads."""
+    """A passage: `text[start:end]` of its document, in code points. The embedder reads its `text`, or its `image`."""
 
     number: int
     start: int
@@ -76,6 +76,5 @@ class Chunk:
     tokens: int
     """Length in tokens of the embedder, special tokens and prompt included."""
     image: bytes | None = None
-    """In place of the text: what the embedder reads of a chunk that is the document's image."""
     truncated: bool = False
     """True where one indivisible piece is longer than the embedder takes; such chunks are counted and reported."""

@@ -52,8 +52,7 @@ class QueueStatus:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimedJob:
-    """A leased job with its document. `lost_leases`: how many leases of it expired with their workers. `image`: its
-    preview, see `core/images.py`."""
+    """A leased job with its document. `lost_leases`: how many leases expired with their workers. `image`: a preview."""
 
     job: Job
     document: StoredDocument

@@ -70,10 +70,7 @@ class Suggestion:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Passage:
-    """A chunk read back from its document. `partial`: the document has more text; it is `whole`, where asked for.
-
-    `image`: the document has one.
-    """
+    """A chunk of a document, which may have an `image`. `partial`: it has more text; it is `whole`, where asked for."""
 
     title: str
     text: str

@@ -122,11 +122,7 @@ class IngestService:
         return accepted
 
     async def _with_images(self, collection: Collection, documents: Sequence[Document]) -> Sequence[Document]:
-        """With images read in place of where they come from, which may be the document as it is stored.
-
-        UnusableImages where one cannot be read, or an embedder that is written takes none: nothing of a document may
-        be missing in a version.
-        """
+        """With images read. UnusableImages where one cannot be, or a version that is written would lack it."""
         sources = {one.id: one.image for one in documents if isinstance(one.image, str)}
         if not sources:
             return documents

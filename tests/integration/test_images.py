@@ -1,6 +1,7 @@
 """Images and texts in one space, through the service: a tiny CLIP model, whose weights alone are not real."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -64,6 +65,24 @@ def test_vectors_are_those_of_the_library(model: Path) -> None:
         assert (vectors * library.encode(inputs, normalize_embeddings=True)).sum(axis=1).min() > 0.99999
     assert np.argmax(mixed[::2] @ mixed[1::2].T, axis=1).tolist() == list(range(len(NAMES)))
     assert encoder.identity.takes_images
+
+
+def test_the_layout_of_the_hub_is_read_and_another_image_processor_is_noticed(model: Path, tmp_path: Path) -> None:
+    """As clip-ViT-B-32 lies there: made by an early version of the library."""
+    module = tmp_path / "0_CLIPModel"
+    shutil.copytree(model.parent / "parts", module)
+    (module / "tokenizer.json").unlink()
+    processor = json.loads((module / "processor_config.json").read_text())["image_processor"]
+    (module / "processor_config.json").unlink()
+    (module / "preprocessor_config.json").write_text(json.dumps(processor))
+    chain = [{"idx": 0, "name": "0", "path": module.name, "type": "sentence_transformers.models.CLIPModel"}]
+    (tmp_path / "modules.json").write_text(json.dumps(chain))
+    load = ModelLoader(device="cpu", precision="float32", threads=1)
+    former, present = (load(EmbedderSpec(model=str(folder))) for folder in (tmp_path, model))
+    read = [NAMES[0], read_image(PICTURES[NAMES[0]], 10**6).preview]
+    np.testing.assert_allclose(former.encode(read, "query"), present.encode(read, "query"), atol=1e-5)
+    (module / "preprocessor_config.json").write_text(json.dumps({**processor, "image_mean": [0.1, 0.1, 0.1]}))
+    assert not former.unchanged()
 
 
 def found(shapes: httpx.Client, **search: Any) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from service.core.collections import EmbedderSpec
 from service.core.ids import Role, Vectors
-from service.core.ports.embedder import ModelInput
 from service.core.vector_math import finite
 from service.core.versions import EmbedderIdentity
 from service.embedder.models import fingerprint
@@ -64,7 +63,7 @@ class SentenceTransformerEncoder:
         except (OSError, ValueError, KeyError, TypeError):
             return False  # some or all of the files are missing
 
-    def read(self, texts: Sequence[Any], role: Role) -> Sequence[ModelInput]:
+    def read(self, texts: Sequence[Any], role: Role) -> Sequence[Any]:
         if not self._model.image_tokens:
             return self._model.tokenizer.read(self._prompted(texts, role))
         read = iter(self._model.tokenizer.read(self._prompted([one for one in texts if isinstance(one, str)], role)))
@@ -85,9 +84,7 @@ class SentenceTransformerEncoder:
 
     def norms(self, texts: Sequence[str], role: Role) -> npt.NDArray[np.float32]:
         """Lengths of the vectors as the last trained layer gives them, before any scaling: [n]."""
-        vectors = self._model.forward(
-            self._model.tokenizer.read(self._prompted(texts, role)), self._prompt_lengths[role]
-        )
+        vectors = self._model.forward(self.read(texts, role), self._prompt_lengths[role])
         lengths: npt.NDArray[np.float32] = np.linalg.norm(vectors[:, : self.identity.dimensions], axis=1)
         return lengths
 

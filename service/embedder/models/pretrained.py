@@ -59,10 +59,7 @@ def max_tokens(folder: Path, chain: SentenceTransformer | CrossEncoder) -> int:
 
 
 def image_tokens(transformer: Transformer) -> int:
-    """How many patches the image tower makes of an image, and one for all of it; 0 for a model without one.
-
-    Models that take both in chat messages have no tower, and are used for texts alone.
-    """
+    """How many patches an image tower reads of an image; 0 without one, also where images come in chat messages."""
     vision = getattr(transformer.model.config, "vision_config", None)
     if "image" not in transformer.modality_config or "message" in transformer.modality_config or vision is None:
         return 0
@@ -95,9 +92,7 @@ def embed(
     *,
     autocast: tuple[str, torch.dtype] | None = None,
 ) -> torch.Tensor:
-    """Run tokens, or pictures that the transformer prepared, through it and the modules after it.
-
-    Sentence vectors [n, dimensions], float32; a model with towers for texts and pictures gives them without pooling.
+    """Run tokens, or prepared images, through a transformer and the modules after it: [n, dimensions], float32.
 
     `autocast`: device type and precision of the transformer, if its weights have another; the cheap modules after it
     compute in float32.

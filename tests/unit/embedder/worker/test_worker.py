@@ -17,6 +17,7 @@ from service.core.collections import EmbedderSpec
 from service.core.documents import Document
 from service.core.errors import DatabaseUnavailable, ModelUnavailable, SpaceRefused
 from service.core.ids import DocumentId, VersionNumber
+from service.core.images import Image
 from service.core.jobs import Lane
 from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderVersion, VersionState
@@ -625,3 +626,16 @@ async def test_admission_ends_with_the_version(world: World, model: ScriptedEnco
     await eventually(lambda: len(version_gate.writable([world.version])) == 1)
     assert asked == [1, 1]
     await version_gate.close()
+
+
+async def test_a_document_with_an_image_that_the_embedder_cannot_take_is_set_aside(
+    world: World, model: ScriptedEncoder
+) -> None:
+    """As in a version of another model, to which a collection of images is re-indexed."""
+    image = Image(digest=b"1", type="image/png", content=b"file", preview=b"small")
+    await world.put(dataclasses.replace(doc("pictured"), image=image), doc("plain"))
+    async with running(worker(world, model)):
+        await eventually(lambda: not waiting(world))
+    (set_aside,) = jobs(world).values()
+    assert "this embedder takes none" in set_aside.reason
+    assert set(await world.stored_chunks()) == {("plain", 0)}
