@@ -1,5 +1,6 @@
 """A change feed in a file: what the lexical follower needs of the database, small enough to be obviously right."""
 
+import asyncio
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,6 +11,9 @@ from service.core.change_feed import NOTHING_SEEN, Change, ChangePage, IndexMark
 from service.core.collections import Collection, CollectionSettings
 from service.core.documents import StoredDocument
 from service.core.ids import CollectionId, CollectionName, DocumentId, VersionNumber
+from service.store.lexical.analyzer import analyzer_for
+from service.store.lexical.index import LexicalIndex
+from service.store.lexical.indexer import Indexer
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -110,3 +114,15 @@ class FileFeed:
         name, text = DocumentId(line["id"]), line["text"]
         document = None if text is None else stored_document(name, text, number)
         return Change(position=Position(xid=number, document_id=name), document_id=name, document=document)
+
+
+def index_of(folder: Path, texts: Mapping[str, str], language: str) -> LexicalIndex:
+    """An index of these texts by their names, complete."""
+    feed = FileFeed(folder / "feed", collection())
+    feed.write(*texts.items())
+    page = asyncio.run(feed.after(feed.collections[0].id, Position(), 1_000, NOW))
+    indexer = Indexer(folder / "index", analyzer_for(language))
+    indexer.apply(page.changes)
+    indexer.commit(caught_up=True)
+    indexer.release_writer()
+    return LexicalIndex(indexer.path, analyzer_for(language))

@@ -41,7 +41,7 @@ def process(
             started.wait()
 
 
-def wait_for(condition: Callable[[], T | None], what: str | Callable[[], object], seconds: float = 60.0) -> T:
+def wait_for(condition: Callable[[], T | None], what: str | Callable[[], object], seconds: float = 120.0) -> T:
     """The first true value. `what` is told where there is none in time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -51,7 +51,7 @@ def wait_for(condition: Callable[[], T | None], what: str | Callable[[], object]
 
 
 async def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline, "it never came true"
         await asyncio.sleep(0.002)

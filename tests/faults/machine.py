@@ -28,7 +28,7 @@ from tests.feed import stored_document
 from tests.programs import unused_port
 from tests.running import T, wait_for
 
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 240.0
 PAUSE_SECONDS = 0.04
 """Between two requests of a client, which would otherwise take the processor from the service."""
 COLLECTION = "/v1/collections/faults"

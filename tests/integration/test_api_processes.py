@@ -17,7 +17,7 @@ from tests.running import process, wait_for
 
 pytestmark = pytest.mark.slow
 SEARCH = "/v1/collections/notes/search"
-ROUNDS, CLIENTS = 30, 4
+ROUNDS, CLIENTS = 20, 4
 
 
 @contextmanager

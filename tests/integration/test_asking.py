@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.edge import hit_ids as ids
 from tests.integration.conftest import written
 
 pytestmark = pytest.mark.database
@@ -36,10 +37,6 @@ def run_search(client: httpx.Client, path: str = "search", **body: Any) -> Any:
     answer = client.post(f"{PATH}/{path}", json=body)
     assert answer.status_code == 200, answer.text
     return answer.json()
-
-
-def ids(answer: dict[str, Any]) -> list[str]:
-    return [hit["id"] for hit in answer["hits"]]
 
 
 def test_hits_are_near_the_positive_examples_and_never_the_examples(library: httpx.Client) -> None:

@@ -121,16 +121,14 @@ def test_a_network_that_gives_other_vectors_is_not_used(
     assert backends() == {"query": TORCH, "passages": TORCH}
 
 
-@pytest.mark.parametrize("change", ["damage", "removal"])
-def test_a_network_that_is_lost_is_exported_anew(exports: Path, measured: Path, change: str) -> None:
-    choose(measured, "onnx_int8", "onnx_int8")
-    (file,) = exports.rglob("onnx_int8.*.onnx")
-    if change == "damage":
-        file.write_bytes(file.read_bytes()[:-1])
-    else:
-        file.unlink()
-    assert isinstance(load(exports)._model, OnnxModel)  # type: ignore[attr-defined]
-    assert backends() == {"query": "onnx_int8", "passages": "onnx_int8"}
+def test_networks_that_are_damaged_or_gone_are_exported_anew(exports: Path, measured: Path) -> None:
+    (damaged,), (gone,) = (exports.rglob(f"{name}.*.onnx") for name in ("onnx_int8", "onnx_float32"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    gone.unlink()
+    for name in ("onnx_int8", "onnx_float32"):
+        choose(measured, name, name)
+        assert isinstance(load(exports)._model, OnnxModel)  # type: ignore[attr-defined]
+        assert backends() == {"query": name, "passages": name}
 
 
 @pytest.mark.parametrize("damage", ["folder", "process"])

@@ -77,7 +77,7 @@ def test_a_stopping_api_breaks_no_request(scratch: Path) -> None:
                 assert stopped.is_set() or not closed
         return answered, closed
 
-    with started(folder, "serve", port=port, drain_seconds=2) as process, ThreadPoolExecutor(12) as clients:
+    with started(folder, "serve", port=port, drain_seconds=4) as process, ThreadPoolExecutor(12) as clients:
         wait_for(lambda: ready(address) == 200, "is ready")
         results = clients.map(send, range(12))
         time.sleep(0.5)

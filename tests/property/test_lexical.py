@@ -1,6 +1,5 @@
 """Laws of the lexical leg: any text is a query, any passage can be shown."""
 
-import asyncio
 import html
 import re
 import unicodedata
@@ -12,17 +11,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from service.core.change_feed import Position
 from service.core.ids import DocumentId
 from service.core.query_syntax import ParsedQuery, Syntax, TypoTolerance, parse_query
 from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.folding import fold, unify
 from service.store.lexical.highlights import as_html, merge_overlapping
 from service.store.lexical.index import LexicalIndex
-from service.store.lexical.indexer import Indexer
 from service.store.lexical.languages import AUTO, KNOWN
 from service.store.lexical.query import TERMS_LIMIT
-from tests.feed import NOW, FileFeed, collection
+from tests.feed import index_of
 
 pytestmark = pytest.mark.slow
 
@@ -48,14 +45,7 @@ def index(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def _index_of(texts: Sequence[str], language: str, folders: pytest.TempPathFactory) -> LexicalIndex:
-    feed = FileFeed(folders.mktemp(language) / "feed", collection())
-    feed.write(*((f"d{n}", text) for n, text in enumerate(texts)))
-    page = asyncio.run(feed.after(feed.collections[0].id, Position(), 100, NOW))
-    indexer = Indexer(folders.mktemp(language) / "index", analyzer_for(language))
-    indexer.apply(page.changes)
-    indexer.commit(caught_up=True)
-    indexer.release_writer()
-    return LexicalIndex(indexer.path, analyzer_for(language))
+    return index_of(folders.mktemp(language), {f"d{n}": text for n, text in enumerate(texts)}, language)
 
 
 _INDEXES: dict[str, LexicalIndex] = {}

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.edge import Edge, Json, WordReranker, api_fixture
+from tests.edge import hit_ids as ids
 
 PATH = "/v1/collections/papers"
 WORDS = ["apple", "pear", "plum", "fig", "grape", "lemon"]
@@ -17,10 +18,6 @@ DOCUMENTS = [
     for at in range(24)
 ]
 api = api_fixture(*DOCUMENTS, settings={"indexed": ["year", "group", "n"]}, reranker=WordReranker())
-
-
-def ids(answer: Json) -> list[str]:
-    return [hit["id"] for hit in answer["hits"]]
 
 
 @pytest.mark.parametrize("rerank", [False, {"depth": 12}])

@@ -1,6 +1,5 @@
 """What counts as an identifier, and that a document which holds one verbatim ranks first."""
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,14 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.core.change_feed import Position
 from service.core.query_syntax import parse_query
-from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.identifiers import QUERY_LIMIT, index_terms, query_identifiers
 from service.store.lexical.index import LexicalIndex
-from service.store.lexical.indexer import Indexer
 from service.store.lexical.languages import AUTO
-from tests.feed import NOW, FileFeed, collection
+from tests.feed import index_of
 
 Search = Callable[[str], list[str]]
 
@@ -71,18 +67,7 @@ def test_a_query_has_no_identifier_that_the_same_text_as_a_document_has_not(text
 
 @pytest.fixture(params=["en", "de", AUTO])
 def build(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[dict[str, str]], LexicalIndex]:
-    def over(texts: dict[str, str]) -> LexicalIndex:
-        feed = FileFeed(tmp_path / "feed", collection())
-        feed.write(*texts.items())
-        page = asyncio.run(feed.after(feed.collections[0].id, Position(), 1_000, NOW))
-        analyzer = analyzer_for(request.param)
-        indexer = Indexer(tmp_path / "index", analyzer)
-        indexer.apply(page.changes)
-        indexer.commit(caught_up=True)
-        indexer.release_writer()
-        return LexicalIndex(indexer.path, analyzer)
-
-    return over
+    return lambda texts: index_of(tmp_path, texts, request.param)
 
 
 @pytest.fixture

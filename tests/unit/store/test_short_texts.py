@@ -1,20 +1,16 @@
 """With `auto`, a title of a few words is found by other forms of its words, though its language is uncertain."""
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from service.core.change_feed import Position
 from service.core.query_syntax import parse_query
-from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.index import LexicalIndex
-from service.store.lexical.indexer import Indexer
 from service.store.lexical.language_detection import detect_language
 from service.store.lexical.languages import AUTO
 from service.store.lexical.query import LexicalQuery
-from tests.feed import NOW, FileFeed, collection
+from tests.feed import index_of
 
 TITLES = {
     "Office chair leather": ["office chairs", "leather chairs", "+chairs", "THE LEATHERS"],
@@ -38,19 +34,13 @@ TITLES = {
 }
 
 
-def index_of(folder: Path, texts: Sequence[str]) -> LexicalIndex:
-    feed = FileFeed(folder / "feed", collection())
-    feed.write(*((text, text) for text in texts))
-    indexer = Indexer(folder / "index", analyzer_for(AUTO))
-    indexer.apply(asyncio.run(feed.after(feed.collections[0].id, Position(), 1000, NOW)).changes)
-    indexer.commit(caught_up=True)
-    indexer.release_writer()
-    return LexicalIndex(indexer.path, analyzer_for(AUTO))
+def of_texts(folder: Path, texts: Iterable[str]) -> LexicalIndex:
+    return index_of(folder, {text: text for text in texts}, AUTO)
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> LexicalIndex:
-    return index_of(tmp_path_factory.mktemp("titles"), list(TITLES))
+    return of_texts(tmp_path_factory.mktemp("titles"), TITLES)
 
 
 def found(index: LexicalIndex, query: str) -> list[str]:
@@ -68,7 +58,7 @@ def test_another_form_of_a_word_finds_the_title(index: LexicalIndex, query: str,
 
 
 def test_the_order_of_documents_changes_nothing(index: LexicalIndex, tmp_path: Path) -> None:
-    other = index_of(tmp_path, list(TITLES)[::-1])
+    other = of_texts(tmp_path, list(TITLES)[::-1])
     for query in (query for asked in TITLES.values() for query in asked):
         assert found(other, query) == found(index, query)
 
@@ -81,7 +71,7 @@ def test_stop_words_of_a_query_are_not_searched_in_titles(index: LexicalIndex) -
 def test_a_single_word_is_read_in_the_language_of_most_documents(tmp_path: Path) -> None:
     texts = [f"The {word} of this shop are shown on page {n} of the catalogue." for n, word in enumerate("abcdefgh")]
     german = "Die Küchenmesser stehen alle auf der letzten Seite."
-    both = index_of(tmp_path, [*texts, "Kitchen towel", german])
+    both = of_texts(tmp_path, [*texts, "Kitchen towel", german])
     assert found(both, "towels") == ["Kitchen towel"]
     assert found(both, "Küchenmessern") == [german]
 
