@@ -38,6 +38,7 @@ UNSAFE = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "shared_buffers": "128MB",
+    "max_wal_size": "256MB",
     "max_connections": "200",
 }
 TEMPLATE = "azimuth_template"
