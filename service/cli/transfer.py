@@ -2,14 +2,12 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, BinaryIO
 
 import typer
 
-from azimuth_client.operations import ndjson
 from service.cli import load_documents, shell
 from service.cli.load_documents import HEADER
 
@@ -23,17 +21,16 @@ def export(
     ] = None,
     url: shell.Url = None,
 ) -> None:
-    """Write a line with the settings, and all documents, one a line in the order of their ids: for `azimuth import`.
+    """Write a line with settings and judgments, then all documents, a line each, in the order of their ids.
 
     A file is there only when it is whole.
     """
-    chosen = {"filter": where, "vectors": vectors}
+    chosen = {"filter": where, "vectors": vectors, "header": True}
     with ExitStack() as stack:
         client = stack.enter_context(shell.connect(url))
         draft = None if output is None else output.with_name(f"{output.name}.part")
         stream: BinaryIO = sys.stdout.buffer if draft is None else stack.enter_context(draft.open("wb"))
-        stream.write(ndjson({HEADER: _described(client.collection(collection))}))
-        count = 0
+        count = -1  # the first line is no document
         for part in client.export(collection, {name: one for name, one in chosen.items() if one is not None}):
             stream.write(part)
             count += part.count(b"\n")
@@ -51,7 +48,8 @@ def import_collection(
 ) -> shell.Answer:
     """Make a collection equal to the one that was exported. If it broke off, run it again: what is there is unchanged.
 
-    A collection that exists keeps its settings, and must have the same embedder.
+    A collection that exists keeps its settings and judgments, and must have the same embedder. Aliases that lead
+    elsewhere by now stay as they are.
     """
     lines, _ = load_documents.lines_of(source, headers=True)
     first = next(lines, b"")
@@ -59,23 +57,19 @@ def import_collection(
         shell.fail(f"{source} does not begin with the settings of a collection; `azimuth ingest` loads documents alone")
     header = json.loads(first)[HEADER]
     with shell.connect(url) as client:
-        there = _described(client.ensure_collection(collection, header["settings"]))
-        if there["fingerprint"] != header["fingerprint"]:
+        there = client.ensure_collection(collection, header["settings"])
+        (active,) = (one for one in there["versions"] if one["number"] == there["active_version"])
+        if active["fingerprint"] != header["fingerprint"]:
             shell.fail(f"{collection} has another embedder than the collection that was exported")
         loaded = load_documents.load(client, collection, lines, None, shell.err, wait=wait)
+        judgments = f"/v1/collections/{collection}/judgments"
+        if header["judgments"] and not client.call("GET", judgments)["queries"]:
+            client.call("POST", judgments, json=header["judgments"])
+        taken = {one["alias"] for one in client.call("GET", "/v1/aliases")["aliases"]}
+        for alias in set(header["aliases"]) - taken:
+            client.call("PUT", f"/v1/aliases/{alias}", json={"collection": collection})
     for error in loaded.errors[:20]:
         shell.print_err(f"document {error['line']}: {error['error']}")
     shown = ", ".join(f"{count} {what}" for what, count in loaded.counts.items())
     code = shell.EXIT_PARTIAL if loaded.counts["refused"] else 0
     return shell.Answer({**loaded.counts, "errors": loaded.errors}, shown, code=code)
-
-
-def _described(collection: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes an equal collection: without names and times, as if it had the active version alone."""
-    settings = dict(collection["settings"])
-    tuned = settings.pop("tuned")
-    if tuned is not None and not tuned["outdated"]:
-        kept = {name: one for name, one in tuned.items() if name not in {"at", "outdated"}}
-        settings["tuned"] = kept | {"version": 1}
-    (active,) = (one for one in collection["versions"] if one["number"] == collection["active_version"])
-    return {"settings": settings, "fingerprint": active["fingerprint"]}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from service.core.collections import Collection, CollectionSettings
+from service.core.collections import DEFAULT_INDEX, Collection, CollectionSettings, IndexSettings
 from service.core.errors import EmbedderChange, Invalid
 from service.core.ids import CollectionName
 from service.core.ports.collections import Collections
@@ -21,11 +21,18 @@ class CollectionService:
     verifier: ModelVerifier
 
     async def create(
-        self, name: CollectionName, settings: CollectionSettings, now: datetime, *, actor: str
+        self,
+        name: CollectionName,
+        settings: CollectionSettings,
+        now: datetime,
+        index: IndexSettings = DEFAULT_INDEX,
+        *,
+        actor: str,
     ) -> Collection:
         """Register the embedder as the active version 1 of a new collection. Conflict where the name is taken."""
         spec, identity, canary = await self.verifier.register(settings.embedder)
-        return await self.collections.create(name, replace(settings, embedder=spec), identity, canary, now, actor)
+        settings = replace(settings, embedder=spec)
+        return await self.collections.create(name, settings, identity, canary, now, actor, index)
 
     async def configure(
         self, collection: Collection, settings: CollectionSettings, now: datetime, *, actor: str

@@ -9,6 +9,7 @@ from service.api import problems
 from service.api.app import create_app
 from service.api.routes import evaluate, judgments
 from service.api.schemas import base, documents, result_options, search_request, versions
+from service.api.schemas.collections import IndexBody
 from service.core import errors
 from service.core.versions import Action, CheckName, Progress, VersionState
 from service.ingest.validation import DocumentLimits
@@ -38,7 +39,7 @@ def test_every_field_of_a_search_is_explained() -> None:
 def test_everything_about_versions_is_explained() -> None:
     text = section("Embedder versions")
     assert [field for field in versions.VersionBody.model_fields if f"| `{field}` |" not in text] == []
-    bodies = {*versions.IndexBody.model_fields, *versions.PromotionBody.model_fields}
+    bodies = {*IndexBody.model_fields, *versions.PromotionBody.model_fields}
     named = {*versions.VersionAnswer.__annotations__, *Progress.__annotations__, *bodies}
     assert [field for field in sorted(named) if f'"{field}"' not in text] == []
     words = {*map(str, VersionState), *get_args(CheckName)}

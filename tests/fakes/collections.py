@@ -8,7 +8,15 @@ from datetime import datetime, timedelta
 import orjson
 
 from service.core import versions
-from service.core.collections import Collection, CollectionCounts, CollectionSettings, FieldState, IndexedField
+from service.core.collections import (
+    DEFAULT_INDEX,
+    Collection,
+    CollectionCounts,
+    CollectionSettings,
+    FieldState,
+    IndexedField,
+    IndexSettings,
+)
 from service.core.errors import CollectionNotFound, Conflict, NotFound, VersionNotFound
 from service.core.filters import Filter
 from service.core.ids import CollectionId, CollectionName, VersionNumber
@@ -60,6 +68,7 @@ class FakeCollections:
         canary: Mapping[str, tuple[float, ...]],
         now: datetime,
         actor: str = "azimuth",
+        index: IndexSettings = DEFAULT_INDEX,
     ) -> Collection:
         self._require_free(name)
         collection = Collection(
@@ -78,6 +87,7 @@ class FakeCollections:
             identity=identity,
             fingerprint=identity.fingerprint,
             canary=dict(canary),
+            index=index,
             created_at=now,
         )
         self.rows[collection.id] = collection

@@ -216,7 +216,8 @@ def test_what_vectors_tell_has_commands(address: str, tmp_path: Path) -> None:
 
 def test_an_imported_collection_is_equal(address: str, tmp_path: Path) -> None:
     embedder = {"model": "external", "dimensions": 3, "identity": "x"}
-    settings: dict[str, Any] = {"embedder": embedder, "candidates": 7, "indexed": ["n"]}
+    settings: dict[str, Any] = {"embedder": embedder, "candidates": 7, "indexed": ["n"], "index": {"storage": "binary"}}
+    judged = [("q1", "d8"), ("q1", "d2"), ("a", "d1")]
     documents: list[Any] = [
         {"id": f"d{n}", "text": f"text {n}", "metadata": {"n": n}, "vector": [n, 1, -n]} for n in range(9)
     ]
@@ -225,13 +226,22 @@ def test_an_imported_collection_is_equal(address: str, tmp_path: Path) -> None:
     with Client(address) as client:
         client.put_collection("exported", settings)
         client.write("exported", documents)
+        qrels = [{"query-id": query, "corpus-id": document, "score": 2} for query, document in judged]
+        queries = [{"_id": query, "text": f"text of {query}"} for query in ("q1", "a")]
+        client.call("POST", "/v1/collections/exported/judgments", json={"queries": queries, "qrels": qrels})
+        client.call("PUT", "/v1/aliases/known-as", json={"collection": "exported"})
         assert azimuth("export", "-c", "exported", "-o", str(first), *url).exit_code == 0
         outcomes = [azimuth("import", str(first), "-c", "imported", "--json", *url) for _ in range(2)]
         assert [json.loads(one.stdout)["created"] for one in outcomes] == [9, 0]
         assert json.loads(outcomes[1].stdout)["unchanged"] == 9
+        assert client.call("GET", "/v1/collections/imported/versions/1")["index"]["storage"] == "binary"
+        assert client.collection("known-as")["name"] == "exported", "an alias is not taken away"
+        theirs = client.collection("exported")["settings"]
+        client.delete_collection("exported")
+        assert azimuth("import", str(first), "-c", "imported", *url).exit_code == 0
         assert azimuth("export", "-c", "imported", "-o", str(second), *url).exit_code == 0
         assert second.read_bytes() == first.read_bytes()
-        assert client.collection("imported")["settings"] == client.collection("exported")["settings"]
+        assert client.collection("imported")["settings"] == theirs
         client.put_collection("another", {**settings, "embedder": {**embedder, "identity": "y"}})
     other = azimuth("import", str(first), "-c", "another", *url)
     assert (other.exit_code, "another embedder" in other.stderr) == (2, True)

@@ -20,7 +20,7 @@ from service.api.schemas.collections import (
     synonyms_answer,
     version_summary,
 )
-from service.core.collections import Collection, CollectionSettings
+from service.core.collections import Collection, CollectionSettings, IndexSettings
 from service.core.errors import CollectionNotFound, Conflict, EmbedderChange, Invalid, NotFound
 from service.core.ids import CollectionName
 from service.core.periodic import utc_now
@@ -47,7 +47,7 @@ async def put(
 ) -> Response:
     """What is left out keeps its value, or gets its default in a new collection.
 
-    The embedder and the chunking are set at creation; another embedder later is a new version (409 here).
+    Embedder, chunking and index are set at creation; another one of them later is a new version (409 here).
     """
     if body.language not in service.languages:
         raise Invalid.at("language", f"is not supported; known are {', '.join(sorted(service.languages))}")
@@ -66,8 +66,12 @@ async def _create_or_change(
         except CollectionNotFound:
             settings = body.settings(CollectionSettings(), now)
             with suppress(Conflict):
-                return await service.collection_service.create(name, settings, now, actor=actor), True
+                index = body.index.on(IndexSettings())
+                return await service.collection_service.create(name, settings, now, index, actor=actor), True
             continue
+        index = (await service.versions.get(present.id, present.active_version)).index
+        if "index" in body.model_fields_set and body.index.on(index) != index:
+            raise EmbedderChange("Vectors are stored as their version says; another index is a new version.")
         settings = body.settings(present.settings, now)
         try:
             changed = await service.collection_service.configure(present, settings, actor=actor, now=now)

@@ -1,22 +1,26 @@
 """Documents are read: one, several by id, page by page, and all of them as a stream; and they are counted."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import orjson
 from fastapi import Body, Query
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from service.api.bodies import NDJSON, SENT_AT_ONCE, large_answer, parse_json
 from service.api.cursors import decode_cursor, encode_cursor
 from service.api.dependencies import Service, ServiceDep
+from service.api.permissions import PERMISSIONS
+from service.api.routes.judgments import judgment_set
 from service.api.routing import QueryRoute, collection_router
 from service.api.schemas import documents as schemas
 from service.api.schemas.base import MAX_PAGE, CollectionPath, DocumentIdPath, parse_filter
 from service.core.collections import Collection
 from service.core.concurrency import off_loop
 from service.core.documents import StoredDocument
-from service.core.errors import DocumentNotFound, Invalid
+from service.core.errors import DocumentNotFound, Forbidden, Invalid
 from service.core.filters import And, Filter
 from service.core.ids import DocumentId
 from service.core.images import Image
@@ -89,15 +93,20 @@ async def count(
     responses={200: {"description": "A document a line.", "content": {NDJSON: {"schema": {"type": "string"}}}}},
 )
 async def export(
-    service: ServiceDep, collection: CollectionPath, query: Annotated[schemas.ExportQuery, Query()]
+    service: ServiceDep, collection: CollectionPath, request: Request, query: Annotated[schemas.ExportQuery, Query()]
 ) -> Response:
     """In the byte order of their ids, of any length; they can be written again as they are. Each document is as it is
     when it is read. A connection that breaks before the end of the body means that some are missing."""
+    judgments_permission = PERMISSIONS["GET /v1/collections/{collection}/judgments"]
+    if query.header and (refusal := judgments_permission.refusal(request.state.access)):
+        raise Forbidden(refusal)
     found = await service.collections.by_name(collection)
     where = filter_from_url(query.filter, found)
     with_vectors = found.settings.embedder.external if query.vectors is None else query.vectors
     pages = _exported(service, found, where, with_vectors)
     first = await anext(pages)  # what is wrong with the request is found before the answer begins
+    if query.header:
+        first.insert(0, await _header(service, found))
 
     async def body() -> AsyncIterator[bytes]:
         for part in first:
@@ -107,6 +116,24 @@ async def export(
                 yield part
 
     return StreamingResponse(body(), media_type=NDJSON)
+
+
+async def _header(service: Service, collection: Collection) -> bytes:
+    """What makes an equal collection beside its documents: as if it had had the active version alone, without times."""
+    version = await service.versions.get(collection.id, collection.active_version)
+    settings: dict[str, Any] = asdict(collection.settings) | {"index": version.index}
+    if (tuned := settings.pop("tuned")) and tuned.pop("version") == version.number:
+        del tuned["at"]
+        settings["tuned"] = tuned | {"version": 1}
+    judgments = await service.test_sets.get(collection.id)
+    aliases = (await service.collections.aliases()).items()
+    header = {
+        "settings": settings,
+        "fingerprint": version.fingerprint,
+        "aliases": sorted(alias for alias, name in aliases if name == collection.name),
+        "judgments": None if judgments is None else judgment_set(judgments),
+    }
+    return await off_loop(0, lambda: orjson.dumps({"azimuth_export": header}, default=list) + b"\n")
 
 
 async def _exported(

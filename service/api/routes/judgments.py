@@ -138,10 +138,10 @@ async def get(service: ServiceDep, collection: CollectionPath, query: Annotated[
     if judgments is None:
         return JsonResponse(JudgmentsAnswer(queries=0, judgments=0, unknown_documents=0, uploaded_at=None))
     answer = await _answer(service, found, judgments)
-    return await large_answer({**answer, "set": _set(judgments)} if query.full else answer)
+    return await large_answer({**answer, "set": judgment_set(judgments)} if query.full else answer)
 
 
-def _set(judgments: Judgments) -> dict[str, Iterator[Mapping[str, str | int]]]:
+def judgment_set(judgments: Judgments) -> dict[str, Iterator[Mapping[str, str | int]]]:
     """A `JudgmentSet` whose rows are made when they are written."""
     rows = ((query, *row) for query, grades in judgments.grades.items() for row in grades.items())
     return {

@@ -19,11 +19,14 @@ from service.core.collections import (
     EmbedderSpec,
     FieldState,
     FusionSettings,
+    IndexSettings,
     MeasuredGain,
     RerankSettings,
+    Storage,
     SynonymRule,
     TuningRecord,
 )
+from service.core.errors import Invalid
 from service.core.metadata import FieldType
 from service.core.ports.lexicon import LexiconState
 from service.core.versions import EmbedderVersion, VersionState
@@ -66,6 +69,27 @@ class ChunkingBody(RequestBody):
 
     max_tokens: Annotated[int, Field(ge=16, le=100_000)] | None = None
     overlap_tokens: Annotated[int, Field(ge=0, le=1_000)] = _DEFAULTS.chunking.overlap_tokens
+
+
+class IndexBody(RequestBody):
+    """How the vectors are stored and indexed. What is left out is as in the active version.
+
+    `halfvec` has 16 bits a dimension, `vector` 32; `binary` indexes one bit a dimension and `scalar` four levels, in
+    three bits, and both score what they find again with 16 bits.
+    """
+
+    m: Annotated[int, Field(ge=2, le=100, description="Links of each node of the HNSW graph.")] = IndexSettings().m
+    ef_construction: Annotated[int, Field(ge=4, le=1_000, description="Effort of building it; at least twice `m`.")] = (
+        IndexSettings().ef_construction
+    )
+    storage: Storage = IndexSettings().storage
+
+    def on(self, base: IndexSettings) -> IndexSettings:
+        """Invalid where pgvector could not build the index."""
+        index = self.apply_to(base)
+        if index.ef_construction < 2 * index.m:
+            raise Invalid.at("index.ef_construction", f"must be at least twice m, which is {index.m}")
+        return index
 
 
 class FusionBody(RequestBody):
@@ -167,6 +191,7 @@ class CollectionBody(RequestBody):
     language: Annotated[str, Field(max_length=32, description="Decides stemming and stop words.")] = _DEFAULTS.language
     recall_target: Annotated[float, Field(gt=0, le=1)] = _DEFAULTS.recall_target
     chunking: ChunkingBody = ChunkingBody()
+    index: Annotated[IndexBody, Field(description="Of a new collection; later it is a new version.")] = IndexBody()
     fusion: FusionBody = FusionBody()
     candidates: Annotated[int, Field(ge=1, le=MAX_CANDIDATES)] = _DEFAULTS.candidates
     rerank: RerankingBody = RerankingBody()
@@ -194,7 +219,7 @@ class CollectionBody(RequestBody):
 
         The record of tuning is dropped where the ranking changes without a new record.
         """
-        changes: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
+        changes: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set - {"index"}}
         for name in changes.keys() & {"chunking", "fusion", "rerank"}:
             changes[name] = changes[name].apply_to(getattr(base, name))
         if "embedder" in changes:

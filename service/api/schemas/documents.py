@@ -132,6 +132,9 @@ class ExportQuery(QueryParameters):
     vectors: Annotated[
         bool | None, Field(description="With those of the active version. Default: if clients brought them.")
     ] = None
+    header: Annotated[
+        bool, Field(description="First a line with settings, index, aliases and judgments, for `azimuth import`.")
+    ] = False
 
 
 class ChunkAnswer(TypedDict):

@@ -9,28 +9,13 @@ from typing_extensions import TypedDict
 
 from service.api import problems
 from service.api.schemas.base import ConfirmedQuery, RequestBody, Text, VersionNumberField
-from service.api.schemas.collections import ChunkingBody, EmbedderField, VersionSummary, version_summary
-from service.core.collections import ChunkingSettings, Collection, EmbedderSpec, IndexSettings, Storage
-from service.core.errors import Invalid
+from service.api.schemas.collections import ChunkingBody, EmbedderField, IndexBody, VersionSummary, version_summary
+from service.core.collections import ChunkingSettings, Collection, EmbedderSpec, IndexSettings
 from service.core.versions import Calibration, EmbedderVersion, Progress, PromotionCheck, SpaceStatus
 
 MAX_NOTE = 1_000
 
 Note = Annotated[Text, Field(max_length=MAX_NOTE, description="Why, for whoever reads the audit trail.")]
-
-
-class IndexBody(RequestBody):
-    """How the vectors are stored and indexed. What is left out is as in the active version.
-
-    `halfvec` has 16 bits a dimension, `vector` 32; `binary` indexes one bit a dimension and `scalar` four levels, in
-    three bits, and both score what they find again with 16 bits.
-    """
-
-    m: Annotated[int, Field(ge=2, le=100, description="Links of each node of the HNSW graph.")] = IndexSettings().m
-    ef_construction: Annotated[int, Field(ge=4, le=1_000, description="Effort of building it; at least twice `m`.")] = (
-        IndexSettings().ef_construction
-    )
-    storage: Storage = IndexSettings().storage
 
 
 class VersionBody(RequestBody):
@@ -45,13 +30,7 @@ class VersionBody(RequestBody):
         return base if self.chunking is None else self.chunking.apply_to(base)
 
     def index_settings(self, base: IndexSettings) -> IndexSettings:
-        """Invalid where pgvector could not build the index."""
-        if self.index is None:
-            return base
-        index = self.index.apply_to(base)
-        if index.ef_construction < 2 * index.m:
-            raise Invalid.at("index.ef_construction", f"must be at least twice m, which is {index.m}")
-        return index
+        return base if self.index is None else self.index.on(base)
 
 
 class PromotionBody(RequestBody):

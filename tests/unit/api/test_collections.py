@@ -313,6 +313,17 @@ async def test_an_alias_is_a_name_wherever_one_is_in_a_path(api: Edge) -> None:
     assert await api.get("/v1/aliases") == {"aliases": []}
 
 
+async def test_an_index_is_chosen_with_a_collection_and_never_changed_in_place(api: Edge) -> None:
+    await api.collection("chosen", index={"storage": "binary", "m": 8})
+    versions = (await api.get("/v1/collections/chosen/versions"))["versions"]
+    assert (versions[0]["index"]["storage"], versions[0]["index"]["m"]) == ("binary", 8)
+    url = "/v1/collections/chosen"
+    for body in ({}, {"candidates": 9}, {"index": None}, {"index": {"storage": "binary"}}):
+        assert (await api.client.put(url, json=body)).status_code == 200, body
+    assert_problem(await api.client.put(url, json={"index": {"storage": "vector"}}), 409)
+    assert_problem(await api.client.put("/v1/collections/new", json={"index": {"m": 50}}), 422, "index.ef_construction")
+
+
 def swap(alias: str, collection: str | None) -> dict[str, str | None]:
     return {"alias": alias, "collection": collection}
 

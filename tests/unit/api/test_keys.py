@@ -101,6 +101,12 @@ async def test_a_key_exports_what_it_sees_and_may_be_bound_to_ids(api: Edge, sto
         )
         assert [one["id"] for one in found["documents"]] == visible
         assert {hit["id"] for hit in (await api.search("river"))["hits"]} == set(visible)
+        told = await api.client.get("/v1/collections/papers/export", params={"header": "true"})
+        if secret == "some":
+            header = json.loads(told.content.splitlines()[0])["azimuth_export"]
+            assert header.keys() == {"settings", "fingerprint", "aliases", "judgments"}
+        else:
+            assert_problem(told, 403)
     use(api, "of-ids")
     documents = "/v1/collections/papers/documents"
     assert_problem(await api.client.post(documents, json={"documents": [{"id": "d", "text": "x"}]}), 403)
