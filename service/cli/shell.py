@@ -17,11 +17,7 @@ from service.client.http_client import Client
 from service.runtime.settings import Settings
 
 EXIT_PARTIAL, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_INTERRUPTED = 1, 2, 3, 130
-_PROBLEMS = {
-    EXIT_PARTIAL: ("done-in-part", "Not everything could be done."),
-    EXIT_USAGE: ("wrong-usage", "The command, a setting or the request is wrong."),
-    EXIT_UNREACHABLE: ("unavailable", "The service or the database does not answer."),
-}
+_PROBLEMS = {EXIT_PARTIAL: "done in part", EXIT_USAGE: "wrong usage", EXIT_UNREACHABLE: "unavailable"}
 
 out = Console()
 err = Console(stderr=True)
@@ -109,8 +105,8 @@ def parse_json(text: str, where: str) -> Any:
 def fail(message: str, code: int = EXIT_USAGE, problem: dict[str, Any] | None = None) -> NoReturn:
     """End the command. With `--json` the last line of standard error is a problem: the service's, or one of our own."""
     if wants_json.get():
-        kind, title = _PROBLEMS[code]
-        own = {"type": f"urn:azimuth:error:{kind}", "title": title, "detail": message}
+        title = _PROBLEMS[code]
+        own = {"type": f"urn:azimuth:error:{title.replace(' ', '-')}", "title": title, "detail": message}
         sys.stderr.write(json.dumps({**(problem or own), "exit_code": code}) + "\n")
     else:
         print_err(message)

@@ -79,8 +79,12 @@ def reranker(
         f"{found.reranker:.3f} by the reranker"
         for part, found in held_out.items()
     ]
-    figures = {"steps": report.steps, "tokens": report.tokens, "seconds": report.seconds}
-    data = {"out": str(out), **figures, "held_out": {part: asdict(found) for part, found in held_out.items()}}
+    data = {
+        "out": str(out),
+        "steps": report.steps,
+        "seconds": report.seconds,
+        "held_out": {part: asdict(found) for part, found in held_out.items()},
+    }
     spent = f"{out}: {report.steps:,} steps, {report.tokens:,} tokens in {report.seconds / 60:.1f} minutes"
     return shell.Answer(data, *told, spent)
 

@@ -56,9 +56,6 @@ class IndexSettings:
     storage: Storage = "halfvec"
 
 
-DEFAULT_INDEX = IndexSettings()
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FusionSettings:
     """How the rankings of the two legs are fused. `alpha`: weight of the dense leg (convex), as far as it is certain;

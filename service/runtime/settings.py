@@ -9,14 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, IPvAnyNetwork, SecretStr, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, TomlConfigSettingsSource
 
 from service.core.errors import Misconfigured
 
@@ -219,21 +212,14 @@ class Settings(BaseSettings):
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _of_file(settings_cls)
+    def settings_customise_sources(cls, *_: Any, init_settings: Any, env_settings: Any, **__: Any) -> Any:  # type: ignore[override]
+        return init_settings, env_settings, _of_file(cls)
 
     @classmethod
     def origins(cls) -> dict[str, str]:
         """Where each setting that is no default comes from: `environment`, or the path of the file."""
-        named = dict.fromkeys(_of_file(cls)(), str(config_file()))
-        return named | dict.fromkeys(EnvSettingsSource(cls)(), "environment")
+        set_there = [name for name in cls.model_fields if os.environ.get(f"AZIMUTH_{name.upper()}")]
+        return dict.fromkeys(_of_file(cls)(), str(config_file())) | dict.fromkeys(set_there, "environment")
 
     @property
     def service_url(self) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from service.core.collections import DEFAULT_INDEX, Collection, CollectionSettings, IndexSettings
+from service.core.collections import Collection, CollectionSettings, IndexSettings
 from service.core.errors import EmbedderChange, Invalid
 from service.core.ids import CollectionName
 from service.core.ports.collections import Collections
@@ -25,9 +25,9 @@ class CollectionService:
         name: CollectionName,
         settings: CollectionSettings,
         now: datetime,
-        index: IndexSettings = DEFAULT_INDEX,
         *,
         actor: str,
+        index: IndexSettings | None = None,
     ) -> Collection:
         """Register the embedder as the active version 1 of a new collection. Conflict where the name is taken."""
         spec, identity, canary = await self.verifier.register(settings.embedder)

@@ -9,7 +9,6 @@ import orjson
 
 from service.core import versions
 from service.core.collections import (
-    DEFAULT_INDEX,
     Collection,
     CollectionCounts,
     CollectionSettings,
@@ -68,7 +67,7 @@ class FakeCollections:
         canary: Mapping[str, tuple[float, ...]],
         now: datetime,
         actor: str = "azimuth",
-        index: IndexSettings = DEFAULT_INDEX,
+        index: IndexSettings | None = None,
     ) -> Collection:
         self._require_free(name)
         collection = Collection(
@@ -87,7 +86,7 @@ class FakeCollections:
             identity=identity,
             fingerprint=identity.fingerprint,
             canary=dict(canary),
-            index=index,
+            index=index or IndexSettings(),
             created_at=now,
         )
         self.rows[collection.id] = collection

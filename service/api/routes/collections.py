@@ -67,7 +67,7 @@ async def _create_or_change(
             settings = body.settings(CollectionSettings(), now)
             with suppress(Conflict):
                 index = body.index.on(IndexSettings())
-                return await service.collection_service.create(name, settings, now, index, actor=actor), True
+                return await service.collection_service.create(name, settings, now, actor=actor, index=index), True
             continue
         index = (await service.versions.get(present.id, present.active_version)).index
         if "index" in body.model_fields_set and body.index.on(index) != index:

@@ -2,14 +2,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
 
-from service.core.collections import (
-    DEFAULT_INDEX,
-    Collection,
-    CollectionCounts,
-    CollectionSettings,
-    IndexedField,
-    IndexSettings,
-)
+from service.core.collections import Collection, CollectionCounts, CollectionSettings, IndexedField, IndexSettings
 from service.core.filters import Filter
 from service.core.ids import CollectionId, CollectionName
 from service.core.versions import AuditEntry, EmbedderIdentity, EmbedderVersion
@@ -26,7 +19,7 @@ class Collections(Protocol):
         canary: Mapping[str, tuple[float, ...]],
         now: datetime,
         actor: str = "azimuth",
-        index: IndexSettings = DEFAULT_INDEX,
+        index: IndexSettings | None = None,
     ) -> Collection:
         """Create a collection with its active version 1 and an audit entry, in one transaction.
 

@@ -35,7 +35,7 @@ from service.recall.dense_probe import DenseProbe
 from service.recall.lexical_probe import LexicalProbe
 from service.recall.monitor import RecallMonitor
 from service.runtime.container import components
-from service.runtime.container.background import hold_facets, load_reranker_last, version_tasks
+from service.runtime.container.background import load_reranker_last, version_tasks
 from service.runtime.db_gauges import DatabaseGauges, KnownCollections
 from service.runtime.http_server import allowed_hosts
 from service.runtime.readiness import Readiness
@@ -219,6 +219,10 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
         @asynccontextmanager
         async def run() -> AsyncIterator[None]:
             stop = asyncio.Event()
+
+            async def hold_facets() -> None:
+                await store.documents.warm_facets(await collections.all())
+
             async with in_background(
                 keep_running("lexical index", partial(follower.run, stop)),
                 *([replicas.run()] if replicas else []),
@@ -232,7 +236,7 @@ async def open_api(settings: Settings, url: str, loaded: Loaded | None = None) -
                 repeat_every("heartbeat", 2.0, readiness.send_heartbeat),
                 repeat_every("confidence", 2.0, partial(calibrator.calibrate_due, utc_now)),
                 repeat_every("geometry", 60.0, diagnostics.diagnose_due),
-                repeat_every("facets", 5.0, partial(hold_facets, collections, store.documents)),
+                repeat_every("facets", 5.0, hold_facets),
                 repeat_every("feedback", 3_600.0, lambda: test_sets.delete_marks_before(utc_now() - keep)),
                 repeat_every("drift", 2.0, partial(drift_monitor.measure_due, utc_now)),
                 repeat_every("ef_search", EF_SEARCH_SECONDS, partial(recall_controller.adjust_all, utc_now)),

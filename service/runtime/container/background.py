@@ -15,7 +15,6 @@ from service.core.ports.collections import Collections
 from service.embedder.reranker.reranker import CrossEncoderReranker
 from service.runtime.readiness import Readiness
 from service.spaces.model_verification import ModelVerifier
-from service.store.postgres.documents import PostgresDocuments
 from service.store.postgres.filters.indexed_fields import IndexedFields
 from service.versions.state_machine import BUILD_STATES, VersionStateMachine
 
@@ -46,11 +45,6 @@ async def load_reranker_last(reranker: CrossEncoderReranker | None, readiness: R
         while await readiness.missing():  # noqa: ASYNC110 there is no event to wait for
             await asyncio.sleep(2.0)
         await reranker.warm()
-
-
-async def hold_facets(collections: Collections, documents: PostgresDocuments) -> None:
-    """So that the first request for facets finds the values of declared fields in memory."""
-    await documents.warm_facets(await collections.all())
 
 
 async def load_default_model(collections: Collections, verifier: ModelVerifier) -> None:

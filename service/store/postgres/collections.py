@@ -8,14 +8,7 @@ from psycopg import sql
 from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
-from service.core.collections import (
-    DEFAULT_INDEX,
-    Collection,
-    CollectionCounts,
-    CollectionSettings,
-    IndexedField,
-    IndexSettings,
-)
+from service.core.collections import Collection, CollectionCounts, CollectionSettings, IndexedField, IndexSettings
 from service.core.errors import CollectionNotFound, Conflict, NotFound
 from service.core.filters import Filter
 from service.core.ids import CollectionId, CollectionName, VersionNumber
@@ -43,10 +36,12 @@ class PostgresCollections(Adapter):
         canary: Mapping[str, tuple[float, ...]],
         now: datetime,
         actor: str = "azimuth",
-        index: IndexSettings = DEFAULT_INDEX,
+        index: IndexSettings | None = None,
     ) -> Collection:
         async with self._pool.transaction() as connection:
-            collection, _ = await insert(connection, name, settings, identity, canary, index, now, actor)
+            collection, _ = await insert(
+                connection, name, settings, identity, canary, index or IndexSettings(), now, actor
+            )
         return collection
 
     async def update(

@@ -193,7 +193,7 @@ class PostgresDocuments(Adapter):
         return await self._facets.count(collection, requests, where)
 
     async def warm_facets(self, collections: Sequence[Collection]) -> None:
-        """Read what facets of declared fields need before a request does."""
+        """Hold in memory what facets of declared fields need, before a request does."""
         await self._facets.warm(collections)
 
     async def metadata(

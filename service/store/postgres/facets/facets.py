@@ -21,7 +21,6 @@ from psycopg import sql
 from service.core.collections import Collection
 from service.core.concurrency import off_loop
 from service.core.errors import CollectionNotFound, Invalid
-from service.core.expiring import ExpiringDict
 from service.core.facets import MAX_DISTINCT, Facet, FacetRequest
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
@@ -37,12 +36,10 @@ SQL = sql_files.load("facets")
 
 HELD_DOCUMENTS = 300_000
 """Of all collections together: about 150 bytes each, and 4 for each field."""
-MAX_CHANGED = 2_000
-"""Documents that are read again at most; where more changed, all are."""
+MAX_CHANGED, CHANGED_SHARE = 2_000, 1 / 16
+"""Documents that are read again at most, in a large collection this share of it; where more changed, all are."""
 _MASKS, _FACETS = 32, 256
 """Filters of one collection that are remembered, with a byte for each document; and facets."""
-_PASSED_OVER_SECONDS = 600.0
-"""How long collections are passed over that have too many documents, or do not fit beside the others."""
 
 
 @dataclass(slots=True)
@@ -105,23 +102,14 @@ class Facets:
         self._pool, self._filter_matches = pool, filter_matches
         self._held: dict[CollectionId, _Columns] = {}  # the least recently used first
         self._locks: dict[CollectionId, asyncio.Lock] = {}
-        self._passed_over = ExpiringDict[CollectionId, bool]()
 
     async def warm(self, collections: Sequence[Collection]) -> None:
-        """Read the values of declared fields, one collection after the other, as far as all fit."""
-        for one in [each for each in collections if each.settings.field_types]:
-            wanted = one.settings.field_types.keys()
-            async with self._locks.setdefault(one.id, asyncio.Lock()):
-                held = self._held.get(one.id)
-                if (held is not None and wanted <= held.codes.keys()) or self._passed_over.get(one.id):
-                    continue
-                async with self._pool.connection() as connection:
-                    columns = await self._load(connection, one.id, wanted | (held.codes.keys() if held else set()))
-                others = sum(len(other.rows) for id_, other in self._held.items() if id_ != one.id)
-                if columns is not None and others + len(columns.rows) <= HELD_DOCUMENTS:
-                    self._held[one.id] = columns
-                else:
-                    self._passed_over.put(one.id, True, _PASSED_OVER_SECONDS)
+        """Hold the values of declared fields, and what changed since, as far as all of them fit."""
+        for one in collections:
+            if requests := [FacetRequest(field=name) for name in one.settings.field_types]:
+                async with self._locks.setdefault(one.id, asyncio.Lock()):
+                    others = sum(len(columns.rows) for id_, columns in self._held.items() if id_ != one.id)
+                    await self._count_held(one.id, requests, None, HELD_DOCUMENTS - others)
 
     async def count(
         self, collection: Collection, requests: Sequence[FacetRequest], where: Filter | None
@@ -132,24 +120,26 @@ class Facets:
         found: dict[str, Facet] = {}
         if held:
             async with self._locks.setdefault(collection.id, asyncio.Lock()):
-                found = await self._count_held(collection.id, held, where)
+                found = await self._count_held(collection.id, held, where, HELD_DOCUMENTS)
         for at, one in enumerate(requests):
             if one.field not in found:
                 found[one.field] = await self._count_by_server(collection.id, at, one, where)
         return tuple(found[one.field] for one in requests)
 
     async def _count_held(
-        self, collection_id: CollectionId, requests: Sequence[FacetRequest], where: Filter | None
+        self, collection_id: CollectionId, requests: Sequence[FacetRequest], where: Filter | None, most: int
     ) -> dict[str, Facet]:
-        """Nothing where there are too many documents."""
+        """Nothing where there are more documents than that."""
         async with self._pool.filtering(predicate(where).lookups) as connection:
             columns = self._held.pop(collection_id, None)
             names = {one.field for one in requests}
             if columns is None or not names <= columns.codes.keys() or columns.mostly_dead:
-                columns = await self._load(connection, collection_id, names.union(columns.codes if columns else ()))
+                columns = await self._load(
+                    connection, collection_id, names.union(columns.codes if columns else ()), most
+                )
             mask = None if columns is None else await self._mask(connection, collection_id, columns, where)
             if columns is None or not await self._refresh(connection, collection_id, columns, mask, where):
-                columns = await self._load(connection, collection_id, names)
+                columns = await self._load(connection, collection_id, names, most)
                 mask = None if columns is None else await self._mask(connection, collection_id, columns, where)
             if columns is None or (where is not None and mask is None):
                 return {}
@@ -168,11 +158,13 @@ class Facets:
         if not self._locks[collection_id].locked():
             del self._locks[collection_id]
 
-    async def _load(self, connection: Connection, collection_id: CollectionId, names: Iterable[str]) -> _Columns | None:
-        """All documents; None where they are too many."""
-        counting = {"collection_id": collection_id, "limit": HELD_DOCUMENTS + 1}
+    async def _load(
+        self, connection: Connection, collection_id: CollectionId, names: Iterable[str], most: int
+    ) -> _Columns | None:
+        """All documents; None where they are more than that."""
+        counting = {"collection_id": collection_id, "limit": most + 1}
         ((count,),) = await (await connection.execute(SQL.counted_documents, counting)).fetchall()
-        if count > HELD_DOCUMENTS:
+        if count > most:
             return None
         fields = sorted(names)
         ((horizon,),) = await (await connection.execute(SQL.horizon)).fetchall()
@@ -215,18 +207,19 @@ class Facets:
         fields = list(columns.codes)
         names = sql.SQL(", ").join(sql.Identifier(f"c{at}") for at in range(len(fields)))
         query = sql.SQL(SQL.changed).format(where=condition.expression, cells=_cells(fields), names=names)
+        limit = max(MAX_CHANGED, int(CHANGED_SHARE * len(columns.rows)))
         since = columns.horizon if mask is None else min(columns.horizon, mask.horizon)
         values = {
             **condition.values,
             **_paths(fields),
             "collection_id": collection_id,
             "since": str(since),
-            "limit": MAX_CHANGED,
+            "limit": limit,
         }
         rows = await (await connection.execute(query, values, prepare=False)).fetchall()
         if not rows:
             raise CollectionNotFound
-        if rows[0][1] or len(rows) >= MAX_CHANGED:
+        if rows[0][1] or len(rows) >= limit:
             return False
         if rows[0][2] is not None:
             columns.facets.clear()
