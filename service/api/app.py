@@ -48,7 +48,6 @@ from service.api.routes import (
     recall,
     rerank,
     search,
-    suggestions,
     upload,
     versions,
 )
@@ -61,7 +60,6 @@ RESOURCES = (
     upload,
     document_reads,
     search,
-    suggestions,
     versions,
     indexes,
     jobs,

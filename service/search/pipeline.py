@@ -58,8 +58,8 @@ FUSED_ON_LOOP = 2_000
 """Candidates of a leg, times queries, up to which fusion runs on the event loop: about 3 ms."""
 OVERSAMPLING = 2
 """Candidates for each hit wanted: some documents may have changed since they were encoded."""
-COUNTED_FOR_SUGGESTIONS = 5_000
-"""Documents that pass a filter and are looked at for suggestions: 6 ms."""
+COUNTED_FOR_SUGGESTIONS = 2_000
+"""Documents that pass a filter and are looked at for suggestions: 5 to 15 ms."""
 MAX_LEXICAL_LAG_SECONDS = 30.0
 """Beyond this an answer says that its lexical leg is behind the documents."""
 

@@ -30,6 +30,7 @@ const found = await azimuth.fetch(collection, ["d/3", "none", "x"]);
 await azimuth.patch(collection, "d/3", { metadata: { n: -3 } });
 const patched = await azimuth.get(collection, "d/3");
 const similar = await azimuth.similar(collection, "x", { k: 2 });
+assert.ok(Array.isArray(await azimuth.suggest(collection, "x", { k: 2 })));
 const deleted = await azimuth.delete(collection, { filter: { n: { $gte: 0 } } });
 const left = await azimuth.count(collection);
 

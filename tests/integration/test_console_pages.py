@@ -154,6 +154,33 @@ def test_a_search_shows_the_score_of_each_stage(page: Page, service: Running) ->
     assert page.evaluate("document.activeElement.matches('button, input, a, select')")
 
 
+def test_the_search_box_completes_what_is_typed_and_is_used_by_keys(page: Page, service: Running) -> None:
+    show(page, service, "search")
+    page.click("#query")
+    page.type("cancel a ta")
+    page.until("document.querySelectorAll('#suggestions li').length > 0")
+    if (source := axe_source(required=False)) is not None:
+        assert page.violations(source) == []
+    page.press("ArrowDown", 40)
+    chosen = page.evaluate(
+        "document.getElementById(document.activeElement.getAttribute('aria-activedescendant')).innerText"
+    )
+    assert chosen.startswith("cancel a ta")
+    page.press("Enter", 13)
+    page.until("document.querySelectorAll('.hit').length > 0")
+    assert page.evaluate("[document.querySelector('#query').value, document.querySelector('#suggestions').hidden]") == [
+        chosen,
+        True,
+    ]
+    page.evaluate("document.querySelector('#query').value = ''")
+    page.type("canc")
+    page.until("!document.querySelector('#suggestions').hidden")
+    page.press("Escape", 27)
+    page.until("document.querySelector('#suggestions').hidden")
+    assert page.evaluate("document.querySelector('#query').value") == "canc"
+    assert page.complaints == []
+
+
 def test_recall_is_shown_beside_its_target(page: Page, service: Running) -> None:
     show(page, service, "recall")
     shown = page.text("#answer")

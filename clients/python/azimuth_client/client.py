@@ -164,6 +164,7 @@ class Client:
     search = _blocking(Operations.search)
     search_batch = _blocking(Operations.search_batch)
     similar = _blocking(Operations.similar)
+    suggest = _blocking(Operations.suggest)
     embed = _blocking(Operations.embed)
     rerank = _blocking(Operations.rerank)
     keys = _blocking(Operations.keys)

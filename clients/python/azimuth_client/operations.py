@@ -272,6 +272,14 @@ class Operations(ABC):
                 return
             params["cursor"] = page["next_cursor"]
 
+    async def suggest(
+        self, collection: str, query: str, *, k: int = 8, filter: Filter | None = None
+    ) -> list[shapes.Suggestion]:
+        """How a text that is being typed may go on."""
+        body = {"query": query, "k": k, "filter": filter}
+        answer = await self.call("POST", f"{_path(collection)}/suggest", json=body, repeatable=True)
+        return cast(list[shapes.Suggestion], answer["suggestions"])
+
     async def embed(self, texts: Sequence[str], *, model: str = "default", query: bool = False) -> list[list[float]]:
         body = {"input": list(texts), "model": model, "input_type": "query" if query else "document"}
         answer = await self.call("POST", "/v1/embeddings", json=body, repeatable=True)

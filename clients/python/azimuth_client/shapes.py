@@ -31,6 +31,14 @@ class StoredDocument(TypedDict):
     updated_at: str
 
 
+class Suggestion(TypedDict):
+    """The input with its last word completed, or the title of a document."""
+
+    text: str
+    kind: Literal["word", "title"]
+    documents: int
+
+
 class Hit(TypedDict):
     id: str
     chunk: int

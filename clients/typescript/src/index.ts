@@ -23,6 +23,7 @@ export type StoredDocument = Answer<`${One}/documents/{id}`, "get">;
 export type Written = Answer<`${One}/documents`>;
 export type Search = Body<`${One}/search`>;
 export type SearchAnswer = Answer<`${One}/search`>;
+export type Suggestion = Answer<`${One}/suggest`>["suggestions"][number];
 export type Hit = SearchAnswer["hits"][number];
 export type Filter = NonNullable<Search["filter"]>;
 export type Patch = Body<`${One}/documents/{id}`, "patch">;
@@ -244,6 +245,12 @@ export class Azimuth {
   /** Say whether a query was answered, and by which documents. The newest mark of a query counts. */
   mark(collection: string, mark: Body<`${One}/feedback`>): Promise<Answer<`${One}/feedback`>> {
     return this.request("POST", `${pathOf(collection)}/feedback`, { body: mark, repeatable: true });
+  }
+
+  /** How a text that is being typed may go on. */
+  async suggest(collection: string, query: string, options: { k?: number; filter?: Filter } = {}): Promise<Suggestion[]> {
+    const request = { body: { query, ...options }, repeatable: true };
+    return (await this.request<{ suggestions: Suggestion[] }>("POST", `${pathOf(collection)}/suggest`, request)).suggestions;
   }
 
   /** Documents that are similar to one document. */

@@ -1,6 +1,7 @@
 // The search view: what is asked lives in the URL, what is answered comes from the API, and nothing else is kept.
 
 import { call, collectionPath, hasKey } from "./api.js";
+import { complete } from "./suggestions.js";
 import { conditions, facets, namesIn } from "./conditions.js";
 import { $, card, copyButton, count, el, ms, note, percent } from "./dom.js";
 import { hitList } from "./hits.js";
@@ -75,6 +76,7 @@ async function search({ remember = true } = {}) {
   if (remember && toUrl(state) !== location.search) history.pushState(null, "", toUrl(state));
   document.title = state.q ? `${state.q} – Azimuth` : "Azimuth";
   underway?.abort();
+  suggestions.close();
   clearErrors();
   const collection = collections.find((one) => one.name === state.collection);
   if (!collection) return;
@@ -248,6 +250,11 @@ export function goBack() {
   search({ remember: false });
 }
 
+const suggestions = complete($("query"), $("suggestions"), async (typed) => {
+  const { collection, filter } = asked();
+  const params = new URLSearchParams({ q: typed, ...(filter && { filter }) });
+  return (await call(`${collectionPath(collection)}/suggest?${params}`)).suggestions.map((one) => one.text);
+}, () => search());
 $("search").addEventListener("submit", (event) => (event.preventDefault(), search()));
 for (const id of ["rerank", "k"]) $(id).addEventListener("change", () => search());
 document.querySelectorAll("input[name=mode]").forEach((radio) => radio.addEventListener("change", () => search()));

@@ -8,16 +8,24 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
-from fastapi import Body, Header
+from fastapi import Body, Header, Query
 from orjson import Fragment
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.bodies import JsonResponse, large_answer, written
 from service.api.dependencies import Service, ServiceDep
+from service.api.routes.document_reads import filter_from_url
 from service.api.routing import QueryRoute, collection_router
 from service.api.schemas.base import CollectionPath, DocumentIdPath, parse_filter
-from service.api.schemas.result_options import FacetsAnswer, FacetsBody, facets_answer
+from service.api.schemas.result_options import (
+    FacetsAnswer,
+    FacetsBody,
+    SuggestAnswer,
+    SuggestBody,
+    SuggestQuery,
+    facets_answer,
+)
 from service.api.schemas.result_options import facets as requested_facets
 from service.api.schemas.search_request import BatchBody, RevisionText, SearchBody, SimilarBody
 from service.api.schemas.search_response import BatchAnswer, SearchAnswer, search_answer
@@ -80,6 +88,24 @@ async def facets(service: ServiceDep, collection: CollectionPath, body: FacetsBo
     found = await service.collections.by_name(collection)
     where = parse_filter(body.filter, found.settings.field_types)
     return {"facets": facets_answer(await service.documents.facets(found, requested_facets(body.facets), where))}
+
+
+@router.get("/suggest", summary="Complete what is being typed")
+async def suggest(
+    service: ServiceDep, collection: CollectionPath, query: Annotated[SuggestQuery, Query()]
+) -> SuggestAnswer:
+    """By the words and titles of the documents that pass the filter."""
+    found = await service.collections.by_name(collection)
+    where = filter_from_url(query.filter, found)
+    return {"suggestions": await service.search.suggest(found, query.q, query.k, where)}
+
+
+@router.post("/suggest", summary="Complete what is being typed")
+async def suggest_by_body(service: ServiceDep, collection: CollectionPath, body: SuggestBody) -> SuggestAnswer:
+    """As by GET, for filters that are too long for a URL."""
+    found = await service.collections.by_name(collection)
+    where = parse_filter(body.filter, found.settings.field_types)
+    return {"suggestions": await service.search.suggest(found, body.query, body.k, where)}
 
 
 @router.post("/search/batch", summary="Run several searches", response_model=BatchAnswer)

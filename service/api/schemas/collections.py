@@ -32,8 +32,8 @@ from service.core.ports.lexicon import LexiconState
 from service.core.versions import EmbedderVersion, VersionState
 
 MAX_CANDIDATES = 1_000
-MAX_SYNONYM_RULES, MAX_SYNONYMS, MAX_SYNONYM_LENGTH, MAX_SYNONYM_CHARACTERS = 1_000, 20, 100, 100_000
-"""Rules of a collection, words or phrases of a list, characters of one, and of all rules together."""
+MAX_SYNONYM_RULES, MAX_SYNONYMS, MAX_SYNONYM_LENGTH = 1_000, 10, 50
+"""Rules of a collection, words or phrases of a list, and characters of one."""
 
 _DEFAULTS = CollectionSettings()
 
@@ -175,13 +175,6 @@ Synonyms = Annotated[
 """A list of what stands for each other, or a rule in one direction."""
 
 
-def _limited(rules: list[list[str] | SynonymRuleBody]) -> list[list[str] | SynonymRuleBody]:
-    texts = (text for one in rules for text in (one if isinstance(one, list) else (*one.words, *one.to)))
-    if sum(map(len, texts)) > MAX_SYNONYM_CHARACTERS:
-        raise ValueError(f"should have at most {MAX_SYNONYM_CHARACTERS} characters together")
-    return rules
-
-
 class CollectionBody(RequestBody):
     """Settings of a collection. What is left out keeps its value, or gets its default in a new collection."""
 
@@ -206,7 +199,6 @@ class CollectionBody(RequestBody):
     ] = Field([])
     synonyms: Annotated[
         list[Synonyms],
-        AfterValidator(_limited),
         Field(
             max_length=MAX_SYNONYM_RULES,
             description="Words and phrases that stand for each other in the lexical leg, or for others.",

@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, WrapValidator, model_validator
 from typing_extensions import TypedDict
 
-from service.api.schemas.base import FilterField, RequestBody, Text, select_fields, text_as
+from service.api.schemas.base import FilterField, QueryParameters, QueryText, RequestBody, Text, select_fields, text_as
+from service.api.schemas.documents import FilterInUrl
 from service.core.errors import Invalid
 from service.core.facets import Facet, FacetNumbers, FacetRequest, FacetValue
 from service.core.metadata import MAX_FIELD_LENGTH, name_error, nfc
 from service.core.result_options import MinScore, Neighbours, SortKey, TextAround
+from service.core.search import Suggestion
 
 MAX_OFFSET = 10_000
 MAX_RANKED = 1_000
@@ -21,7 +23,25 @@ MAX_FIELDS = 100
 MAX_FACETS = 20
 FACET_VALUES, MAX_FACET_VALUES = 10, 1_000
 
+SuggestionsField = Annotated[int, Field(ge=1, le=50, description="Most suggestions.")]
+TypedField = Annotated[QueryText, Field(description="What was typed so far.", examples=["cancel a ta"])]
 FieldName = Annotated[Text, Field(min_length=1, max_length=MAX_FIELD_LENGTH)]
+
+
+class SuggestQuery(QueryParameters):
+    q: TypedField
+    k: SuggestionsField = 8
+    filter: FilterInUrl | None = None
+
+
+class SuggestBody(RequestBody):
+    query: TypedField
+    k: SuggestionsField = 8
+    filter: FilterField | None = None
+
+
+class SuggestAnswer(TypedDict):
+    suggestions: tuple[Suggestion, ...]
 
 
 class MinScoreBody(RequestBody):

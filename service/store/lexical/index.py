@@ -24,7 +24,7 @@ from service.core.documents import StoredDocument
 from service.core.errors import LexiconUnavailable
 from service.core.ids import DocumentId
 from service.core.ports.lexicon import TermCounts
-from service.core.query_syntax import Highlights, ParsedQuery, TypoTolerance
+from service.core.query_syntax import Highlights, ParsedQuery
 from service.core.search import Candidate, Suggestion
 from service.store.lexical.analyzer import Analyzer
 from service.store.lexical.exact_bm25 import SampleBM25
@@ -211,10 +211,8 @@ class LexicalIndex:
             return [highlighted(passage, weights, verbatim, apart) for passage in passages]
 
     def suggest(self, text: str, k: int, within: Sequence[DocumentId] | None) -> list[Suggestion]:
-        """Completions of a text that is being typed. Within ids, nothing tells which words other documents have: there
-        the words before the last one are read as they are."""
-        typos = TypoTolerance() if within is None else None
-        with self._query(ParsedQuery(text=text[: last_word(text)], typos=typos)) as others:
+        """Completions of a text that is being typed."""
+        with self._query(ParsedQuery(text=text[: last_word(text)])) as others:
             return Suggester(others, self._schema, within).suggest(text, k)
 
     @contextmanager

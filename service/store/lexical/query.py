@@ -149,14 +149,11 @@ class LexicalQuery:
     def is_stop_word(self, word: str) -> bool:
         return any(chain.is_stop_word(word) for chain in self._chains)
 
-    def all_words(self) -> list[tuple[tantivy.Occur, tantivy.Query]]:
-        """What documents match that have every word of the query or, with typos, one like it where none has it."""
-        queries = [] if self._words.typos is None else list(self._fuzzy_queries(self._words.typos))
-        unknown = [] if self._words.typos is None else [word for word, _ in self._unknown_words()]
-        for word, terms in self._terms_by_word().items():
-            if word not in unknown:
-                queries.append(tantivy.Query.boolean_query([(Should, self._term_query(one, 1.0)) for one in terms]))
-        return [(Must, tantivy.Query.const_score_query(one, 0.0)) for one in queries]
+    def all_words(self, *, known: bool) -> list[tuple[tantivy.Occur, tantivy.Query]]:
+        """What documents match that have every word of the query. `known`: of those that any document has."""
+        words = [terms for terms in self._terms_by_word().values() if not known or self._document_frequency(terms)]
+        each = ([(Should, self._term_query(one, 1.0)) for one in terms] for terms in words)
+        return [(Must, tantivy.Query.const_score_query(tantivy.Query.boolean_query(one), 0.0)) for one in each]
 
     def _occurs(self, phrase: str) -> bool:
         return any(self.searcher.search(query, 1, count=False).hits for query in self._phrase_queries(phrase))

@@ -79,7 +79,8 @@ class Suggester:
 
     def __init__(self, others: LexicalQuery, schema: tantivy.Schema, within: Sequence[DocumentId] | None) -> None:
         self._others = others
-        self._all_others = others.all_words()
+        # Within ids nothing must tell whether other documents have a word.
+        self._all_others = others.all_words(known=within is None)
         self._searcher = others.searcher
         self._schema = schema
         self._within = within
@@ -117,7 +118,10 @@ class Suggester:
             yield [entries[at] for at, distance in distances.items() if distance == edit][:_SIMILAR]
 
     def _frequent(self, field: str, entries: Sequence[tuple[str, int]], k: int) -> list[tuple[str, int]]:
-        """The `k` with the most documents; the dictionary counts deleted ones too, so none has more than it says."""
+        """The `k` with the most documents; the dictionary counts deleted ones too, so none has more than it says.
+
+        Within ids, `k` of the words that are the most frequent everywhere: each search for others takes milliseconds.
+        """
         ranked = sorted(entries, key=lambda one: (-one[1], one[0]))[:_COUNTED]
         if field == "word":
             ranked = [one for one in ranked if not self._others.is_stop_word(_written(one[0]))]
@@ -125,7 +129,7 @@ class Suggester:
         step = 1 if self._within is None else _AT_ONCE
         for at in range(0, len(ranked), step):
             best = found.most_common(k)
-            if len(best) == k and best[-1][1] >= ranked[at][1]:
+            if len(best) == k and (best[-1][1] >= ranked[at][1] or self._within is not None):
                 break
             found += self._count(field, [entry for entry, _ in ranked[at : at + step]])
         return [(_written(entry), count) for entry, count in found.most_common(k)]
