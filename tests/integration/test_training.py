@@ -20,8 +20,8 @@ from service.embedder.models import device
 from service.embedder.reranker import adapter
 from service.embedder.training import train_reranker
 from service.embedder.training.cross_encoder_training import CrossEncoderRecipe, CrossEncoderTraining
-from service.embedder.training.optimization import learning_rate_factor
 from service.embedder.training.ranking_lists import RankingList
+from service.embedder.training.trainer import Schedule
 from tests import beir
 from tests.commands import azimuth
 
@@ -61,7 +61,7 @@ def some_lists(seed: int = 7) -> Iterator[RankingList]:
 
 
 def recipe(backbone: Path, **changed: object) -> CrossEncoderRecipe:
-    small: dict[str, Any] = {"minutes": 10, "steps": 3, "lists": 4, "rank": 4, "alpha": 8, "threads": 2}
+    small: dict[str, Any] = {"minutes": 10, "steps": 3, "lists": 4, "rank": 4, "alpha": 8}
     return CrossEncoderRecipe(**{"backbone": str(backbone), "device": "cpu", **small, **changed})
 
 
@@ -74,10 +74,9 @@ def logits_of(model: torch.nn.Module, one: RankingList) -> torch.Tensor:
     return logits
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_it_learns(backbone: Path, threads: int) -> None:
+def test_it_learns(backbone: Path) -> None:
     lists = cycle(islice(some_lists(), 4))
-    report = CrossEncoderTraining(recipe(backbone, steps=30, lists=4, learning_rate=0.01, threads=threads)).run(lists)
+    report = CrossEncoderTraining(recipe(backbone, steps=30, lists=4, learning_rate=0.01)).run(lists)
     assert report.steps == 30
     assert report.lists == {"t": 120}
     assert sum(report.losses[-5:]) < 0.8 * sum(report.losses[:5])
@@ -99,15 +98,6 @@ def test_what_is_served_is_what_was_trained(backbone: Path, tmp_path: Path, monk
     served = adapter.load_reranker(str(tmp_path / "made"))
     assert torch.allclose(logits_of(served.network, one), trained, atol=1e-2)  # the file is in half precision
     assert served.max_tokens == 256
-
-
-def test_threads_and_passes_make_no_difference(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "precision", lambda device, wanted: torch.float32)
-    losses = [
-        CrossEncoderTraining(recipe(backbone, threads=threads, pass_tokens=tokens)).run(some_lists()).losses
-        for threads, tokens in [(1, 4096), (1, 64), (2, 1024)]
-    ]
-    assert losses[1:] == [pytest.approx(losses[0], abs=1e-4)] * 2
 
 
 def test_the_average_is_what_is_left(backbone: Path) -> None:
@@ -134,7 +124,8 @@ def test_a_run_that_diverges_says_so(backbone: Path) -> None:
 
 @pytest.mark.parametrize("decay", ["linear", "cosine"])
 def test_the_learning_rate_rises_falls_and_ends(decay: Literal["linear", "cosine"]) -> None:
-    rates = [learning_rate_factor(step / 1000, warm_up=0.04, decay=decay) for step in range(1001)]
+    schedule = Schedule(minutes=1, steps=1, warm_up=0.04, decay=decay)
+    rates = [schedule.rate(step / 1000) for step in range(1001)]
     assert max(rates) == pytest.approx(1, abs=0.01)
     top = rates.index(max(rates))
     assert rates[:top] == sorted(rates[:top])

@@ -1,7 +1,7 @@
 """Load and run chains of sentence-transformers modules: what serving and training have in common."""
 
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,7 @@ and what another thread loads would mix both."""
 Chain = TypeVar("Chain", SentenceTransformer, CrossEncoder)
 
 
-def load_chain(kind: type[Chain], folder: Path, device: str, dtype: torch.dtype | None = None) -> Chain:
+def load_chain(kind: Callable[..., Chain], folder: Path, device: str, dtype: torch.dtype | None = None) -> Chain:
     """Load a checked folder (see `source`) into memory of its own. ModelUnavailable with the reason if that fails."""
     options: dict[str, Any] = {} if dtype is None else {"model_kwargs": {"dtype": dtype, "use_safetensors": True}}
     try:

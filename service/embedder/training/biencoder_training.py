@@ -12,21 +12,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from statistics import fmean
 
 import torch
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
-from service.core.ids import Role
-from service.embedder.training import contrastive_loss, vocabulary
-from service.embedder.training.batches import TrainingBatch, batches
+from service.embedder.training import vocabulary
+from service.embedder.training.batches import columns, examples_of_steps
+from service.embedder.training.contrastive_loss import ContrastiveLoss
 from service.embedder.training.embedder_data import Passages, hold_out
 from service.embedder.training.hard_negatives import CandidateIndex, MinedExample, mine_passages
 from service.embedder.training.held_out import HeldOut
 from service.embedder.training.lora import Adaptation
-from service.embedder.training.optimization import learning_rate_factor, optimizer_step
 from service.embedder.training.teacher_labels import Teacher
-from service.embedder.training.trainable_model import TrainableModel
+from service.embedder.training.trainable_model import State, TrainableModel
+from service.embedder.training.trainer import Schedule, Scheduled, arguments, drawn
 from service.embedder.training.training_queries import TrainingQuery
 from service.evaluation.ranking_metrics import Interval, paired_bootstrap
 
@@ -99,6 +99,10 @@ class BiEncoderReport:
         return self.chosen is not self.candidates[0]
 
 
+class _Trainer(Scheduled, SentenceTransformerTrainer):
+    pass
+
+
 class BiEncoderTraining:
     """One run on one collection."""
 
@@ -164,45 +168,55 @@ class BiEncoderTraining:
 
     def _train(self, adaptation: Adaptation, examples: list[MinedExample], held_out: HeldOut) -> ModelCandidate:
         """The best candidate of all evaluations; the adaptation has its weights afterwards."""
-        recipe = self._recipe
-        steps = max(1, math.ceil(recipe.epochs * len(examples) / min(recipe.batch, len(examples))))
-        optimizer = torch.optim.AdamW(adaptation.parameter_groups(recipe.peak, ROWS_RATE))
-        drawn = batches(examples, self._passages, size=recipe.batch, negatives=recipe.negatives, dice=self._dice)
-        best: tuple[ModelCandidate, dict[str, torch.Tensor]] | None = None
+        recipe, model = self._recipe, adaptation.model
+        size = min(recipe.batch, len(examples))
+        of_steps = examples_of_steps(examples, size, self._dice)
+        schedule = Schedule(
+            minutes=recipe.minutes,
+            steps=max(1, math.ceil(recipe.epochs * len(examples) / size)),
+            warm_up=_WARM_UP,
+            decay="linear",
+            losses=self._losses,
+        )
+        prompts = {"query": model.prompts["query"]}
+        prompts |= dict.fromkeys(("answer", *(f"wrong_{n}" for n in range(1, 17))), model.prompts["document"])
+        args = arguments(
+            SentenceTransformerTrainingArguments,
+            model.device,
+            model.dtype,
+            batch=size,
+            rate=recipe.peak,
+            seed=recipe.seed,
+            prompts=prompts,
+            learning_rate_mapping=dict.fromkeys(adaptation.rows, ROWS_RATE),
+        )
+        trainer = _Trainer(
+            model=model.chain,
+            args=args,
+            loss=ContrastiveLoss(model.chain, recipe.temperature, recipe.taught if self._teacher else 0.0),
+            train_dataset=drawn(size, lambda _: columns(next(of_steps), self._passages, recipe.negatives, self._dice)),
+        )
+        best: list[tuple[ModelCandidate, State]] = []
         evaluated = without_gain = 0
-        start = time.monotonic()
-        while without_gain < recipe.patience and evaluated < recipe.looks:
-            progress = max(len(self._losses) / steps, (time.monotonic() - start) / (60 * recipe.minutes))
-            if progress < 1:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * learning_rate_factor(progress, warm_up=_WARM_UP, decay="linear")
-                batch = next(drawn)
-                inputs: list[tuple[list[str], Role]] = [(batch.queries, "query"), (batch.texts, "document")]
-                loss = adaptation.chain.backpropagate(inputs, partial(self._loss, batch), adaptation.trained)
-                optimizer_step(optimizer, adaptation.trained, loss)
-                self._losses.append(loss)
-            if (due := int(min(1.0, progress) * recipe.looks)) > evaluated:
+
+        def evaluate() -> bool:
+            """Whether the run should end, as the last evaluations showed no gain."""
+            nonlocal evaluated, without_gain
+            if (due := int(min(1.0, schedule.progress) * recipe.looks)) > evaluated:
                 evaluated = due
-                candidate = self._evaluate(f"after {len(self._losses)} steps", held_out, adaptation.chain)
-                if best is None or candidate.mean > best[0].mean:
-                    best, without_gain = (candidate, adaptation.snapshot()), 0
-                else:
-                    without_gain += 1
-        assert best is not None
-        adaptation.restore(best[1])
-        return best[0]
+                candidate = self._evaluate(f"after {len(self._losses)} steps", held_out, model)
+                without_gain += 1
+                if not best or candidate.mean > best[-1][0].mean:
+                    best[:], without_gain = [(candidate, adaptation.snapshot())], 0
+            return without_gain >= recipe.patience
 
-    def _loss(self, batch: TrainingBatch, queries: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        arrays = (batch.negatives, batch.columns, batch.logits)
-        negatives, columns, logits = (torch.from_numpy(array).to(texts.device) for array in arrays)
-        loss = contrastive_loss.info_nce(queries, texts, negatives, self._recipe.temperature)
-        if self._teacher is None:
-            return loss
-        taught = contrastive_loss.distillation(queries, texts[columns], logits, self._recipe.temperature)
-        return loss + self._recipe.taught * taught
+        trainer.begin(schedule, evaluate)
+        ((candidate, weights),) = best
+        adaptation.restore(weights)
+        return candidate
 
-    def _evaluate(self, name: str, held_out: HeldOut, chain: TrainableModel) -> ModelCandidate:
-        candidate = ModelCandidate(name, held_out.scores(chain))
+    def _evaluate(self, name: str, held_out: HeldOut, model: TrainableModel) -> ModelCandidate:
+        candidate = ModelCandidate(name, held_out.scores(model))
         self._candidates.append(candidate)
         recent = self._losses[-_RECENT_STEPS:]
         loss = f", loss {fmean(recent):.3f}" if recent else ""

@@ -19,9 +19,9 @@ from service.embedder.reranker import adapter
 from service.embedder.training import embedder_data, model_card
 from service.embedder.training.biencoder_training import BiEncoderRecipe, BiEncoderReport, BiEncoderTraining
 from service.embedder.training.embedder_data import CROPS
-from service.embedder.training.optimization import require_peft
 from service.embedder.training.teacher_labels import Teacher
 from service.embedder.training.trainable_model import TrainableModel
+from service.embedder.training.trainer import require_libraries
 from service.embedder.training.training_queries import TITLES, Documents, TrainingQuery
 from service.evaluation import beir
 
@@ -69,8 +69,7 @@ def train(
     """
     if out.exists():
         raise Misconfigured(f"{out} is there already: name a new folder")
-    if recipe.rank is not None:
-        require_peft("; or --full")  # before minutes of work
+    require_libraries()  # before minutes of work
     chosen = parts or (default_part(subject),)
     judged = {name: _judgments(subject, name) for name in chosen if name not in (TITLES, CROPS)}
     logging.disable_progress_bar()  # a bar for each file is noise

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 import torch
 from tokenizers import AddedToken
-from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from service.embedder.training.trainable_model import TrainableModel
@@ -82,24 +81,3 @@ def add_tokens(chain: TrainableModel, words: list[str]) -> int:
     chain.transformer.resize_token_embeddings(size, mean_resizing=False)  # type: ignore[operator]
     chain.transformer.get_input_embeddings().weight[ids] = means  # type: ignore[operator]
     return size - int(min(ids))
-
-
-class AddedRows(nn.Module):
-    """An embedding whose rows from `first` on are trained.
-
-    Replaces the whole table during training, so that the gradient is as large as these rows, not as the vocabulary.
-    """
-
-    def __init__(self, table: nn.Embedding, first: int, dtype: torch.dtype) -> None:
-        """`dtype`: of the rows that are not trained."""
-        super().__init__()
-        weight = table.weight.detach()
-        self.first = first
-        self.known: torch.Tensor
-        self.register_buffer("known", weight[:first].to(dtype, copy=True))
-        self.added = nn.Parameter(weight[first:].clone())
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        known = nn.functional.embedding(ids.clamp(max=self.first - 1), self.known)
-        added = nn.functional.embedding((ids - self.first).clamp(min=0), self.added)
-        return torch.where((ids >= self.first).unsqueeze(-1), added.to(known.dtype), known)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from service.core.errors import Misconfigured, ModelUnavailable
-from service.embedder.training.batches import batch, batches
+from service.embedder.training.batches import columns, examples_of_steps
 from service.embedder.training.embedder_data import MIN_QUERIES, Passages, crop_queries, gather, hold_out
 from service.embedder.training.hard_negatives import CandidateIndex, MinedExample, mine_passages
 from service.embedder.training.trainable_model import TrainableModel
@@ -143,33 +143,42 @@ PASSAGES = Passages(
 )
 
 
-def test_rivals_are_wrong_answers_of_all_queries() -> None:
+def step(*examples: MinedExample) -> tuple[dict[str, Any], list[list[float]], list[list[int]]]:
+    """Columns of one step, the teacher's logits, and which passages count for which query: answers, then wrong ones."""
+    made = columns(examples, PASSAGES, 1, random.Random(1))
+    labels = np.array(made.pop("label"))
+    shown = len(made) - 1
+    return made, labels[:, :shown].tolist(), labels[:, shown:].astype(int).tolist()
+
+
+def test_passages_are_wrong_answers_of_all_other_queries() -> None:
     examples = [MinedExample(query("x", 0, 3, titled=False), 0, (4,)), MinedExample(query("y", 1), 1, (5,))]
-    made = batch(examples, PASSAGES, 1, random.Random(1))
-    assert made.texts == ["0", "T\n1", "4", "T\n5"]
-    assert made.negatives.tolist() == [[False, True, True, True], [True, False, True, True]]
-    assert made.columns.tolist() == [[0, 2], [1, 3]]
-    assert np.isnan(made.logits).all()
+    shown, logits, counted = step(*examples)
+    assert shown == {"query": ["x", "y"], "answer": ["0", "T\n1"], "wrong_1": ["4", "T\n5"]}
+    assert counted == [[1, 1, 1, 1], [1, 1, 1, 1]]
+    assert np.isnan(logits).all()
 
 
-def test_a_document_of_the_same_title_and_one_that_answers_too_are_no_rivals() -> None:
+def test_a_document_of_the_same_title_and_one_that_answers_too_do_not_count() -> None:
     examples = [MinedExample(one, one.right[0], ()) for one in (query("x", 0, 3), query("y", 2), query("z", 3))]
-    assert batch(examples, PASSAGES, 1, random.Random(1)).negatives[0].tolist() == [False, False, False]
+    shown, _, counted = step(*examples)
+    assert shown["wrong_1"] == shown["answer"]  # nothing was found for them
+    assert counted == [[1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0]]
 
 
-def test_what_the_teacher_finds_better_than_the_answer_is_no_rival() -> None:
+def test_what_the_teacher_finds_better_than_the_answer_does_not_count() -> None:
     examples = [MinedExample(query("x", 0), 0, (4, 5), (1.0, 2.0, -3.0)), MinedExample(query("y", 1), 1, (4,))]
-    made = batch(examples, PASSAGES, 1, random.Random(1))
-    assert made.negatives[0].tolist() == [False, True, False, True, True]
-    assert made.logits[0].tolist() == [1.0, 2.0, -3.0]
-    assert np.isnan(made.logits[1]).all()
+    _, logits, counted = step(*examples)
+    assert counted == [[1, 1, 0, 1, 1, 0], [1, 1, 1, 1, 1, 0]]
+    assert logits[0] == [1.0, 2.0, -3.0]
+    assert np.isnan(logits[1]).all()
 
 
 def test_each_example_comes_once_before_any_comes_again() -> None:
     examples = [MinedExample(query(str(at), 0), 0, ()) for at in range(10)]
-    drawn = batches(examples, PASSAGES, size=5, negatives=1, dice=random.Random(2))
+    drawn = examples_of_steps(examples, 5, random.Random(2))
     for _ in range(3):
-        assert sorted(query for one in (next(drawn), next(drawn)) for query in one.queries) == list(map(str, range(10)))
+        assert sorted(one.query.text for one in (*next(drawn), *next(drawn))) == list(map(str, range(10)))
 
 
 def test_paths_are_not_models(tmp_path: Path) -> None:

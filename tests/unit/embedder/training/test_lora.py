@@ -1,6 +1,5 @@
 """What is learnt of a model, and the tokens that are added to it."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from service.core.errors import Misconfigured
 from service.embedder.training.lora import Adaptation
 from service.embedder.training.trainable_model import TrainableModel
 from service.embedder.training.vocabulary import add_tokens, unknown_names
@@ -33,7 +31,7 @@ def chain(folder: Path) -> TrainableModel:
 def disturbed(adaptation: Adaptation) -> Adaptation:
     torch.manual_seed(1)
     with torch.no_grad():
-        for weights in adaptation.trained:
+        for weights in adaptation.trained.values():
             weights.add_(0.1 * torch.randn_like(weights))
     return adaptation
 
@@ -85,7 +83,7 @@ def test_the_tokenizer_keeps_them_when_it_is_saved(chain: TrainableModel, tmp_pa
 @pytest.mark.parametrize("words", [WORDS, []])
 def test_the_plain_model_computes_what_was_learnt(chain: TrainableModel, rank: int | None, words: list[str]) -> None:
     adaptation = disturbed(Adaptation(chain, rank=rank, added=add_tokens(chain, words)))
-    learnt = adaptation.chain.vectors(TEXTS, "document")
+    learnt = adaptation.model.vectors(TEXTS, "document")
     before = chain.vectors(TEXTS, "document")
     chain.load(adaptation.state())
     assert np.abs(chain.vectors(TEXTS, "document") - learnt).max() < 1e-5
@@ -114,11 +112,11 @@ def test_what_it_was_made_of_stays_as_it_is(chain: TrainableModel) -> None:
 
 def test_a_snapshot_brings_back_what_was_learnt(chain: TrainableModel) -> None:
     adaptation = Adaptation(chain, rank=4, added=0)
-    kept, before = adaptation.snapshot(), adaptation.chain.vectors(TEXTS, "query")
+    kept, before = adaptation.snapshot(), adaptation.model.vectors(TEXTS, "query")
     disturbed(adaptation)
-    assert not np.allclose(adaptation.chain.vectors(TEXTS, "query"), before, atol=1e-3)
+    assert not np.allclose(adaptation.model.vectors(TEXTS, "query"), before, atol=1e-3)
     adaptation.restore(kept)
-    assert np.array_equal(adaptation.chain.vectors(TEXTS, "query"), before)
+    assert np.array_equal(adaptation.model.vectors(TEXTS, "query"), before)
 
 
 def test_prompts_of_both_roles_are_the_model_s_own_unless_told(folder: Path, tmp_path: Path) -> None:
@@ -128,10 +126,3 @@ def test_prompts_of_both_roles_are_the_model_s_own_unless_told(folder: Path, tmp
     assert TrainableModel(tmp_path, device="cpu").prompts == chain.prompts
     bare = TrainableModel(folder, device="cpu", precision="float32")
     assert np.allclose(bare.vectors(["text: a pump"], "document"), chain.vectors(["a pump"], "document"), atol=1e-6)
-
-
-def test_without_the_library_it_says_what_to_install(chain: TrainableModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(Misconfigured, match=r"azimuth-search\[train\]"):
-        Adaptation(chain, rank=4, added=0)
-    Adaptation(chain, rank=None, added=0)

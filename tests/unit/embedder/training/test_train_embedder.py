@@ -238,8 +238,9 @@ def test_a_teacher_that_is_named_must_be_there(case: Case, tmp_path: Path) -> No
         case.adapt(parts=("crops",), teacher=str(tmp_path / "nowhere"))
 
 
-def test_without_the_library_it_says_so_at_once(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
+@pytest.mark.parametrize("library", ["accelerate", "datasets", "peft"])
+def test_without_a_library_it_says_so_at_once(case: Case, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.setattr(embedder_data, "gather", None)
     with pytest.raises(Misconfigured, match=r"azimuth-search\[train\]"):
         case.adapt(rank=8)
