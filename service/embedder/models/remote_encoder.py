@@ -20,6 +20,7 @@ import orjson
 from service.core.collections import EmbedderSpec
 from service.core.errors import FieldError, Invalid, Misconfigured, ModelUnavailable, SpaceRefused
 from service.core.ids import Role, Vectors
+from service.core.portions import portions
 from service.core.ports.embedder import Encoder
 from service.core.versions import EmbedderIdentity
 from service.embedder.models import hashing_encoder
@@ -211,25 +212,16 @@ class RemoteEncoder:
     ) -> list[Any]:
         """What the service answers for each of the texts, which are sent as `field`, in portions that it accepts."""
         rows: list[Any] = []
-        for portion in self._portions(texts):
-            answer = self._ask(path, {**options, field: portion}, seconds)
+        most = self._max_bytes // 2
+        written = list(map(orjson.dumps, texts))
+        for portion in portions(written, lambda one: max(len(one), -(-most // self._max_texts)), most) if texts else ():
+            answer = self._ask(path, {**options, field: list(map(orjson.Fragment, portion))}, seconds)
             with self._remote.reading():
                 found = answer["data"] if field == "input" else answer
                 if not isinstance(found, list) or len(found) != len(portion):
                     raise ValueError("not one row for each text")
             rows += found
         return rows
-
-    def _portions(self, texts: Sequence[str]) -> Iterator[list[orjson.Fragment]]:
-        size, portion = 0, list[orjson.Fragment]()
-        for written in map(orjson.dumps, texts):
-            if portion and (len(portion) == self._max_texts or size + len(written) > self._max_bytes // 2):
-                yield portion
-                size, portion = 0, []
-            portion.append(orjson.Fragment(written))
-            size += len(written)
-        if portion:
-            yield portion
 
     def _ask(self, path: str, request: Mapping[str, Any], seconds: float) -> Any:
         """The answer to a request about this embedder. SpaceRefused if another embedder answered."""
