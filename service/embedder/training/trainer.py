@@ -32,7 +32,11 @@ class Schedule:
 
     @property
     def progress(self) -> float:
-        return max(len(self.losses) / self.steps, (time.monotonic() - self.began) / (60 * self.minutes))
+        """How much of the run is over."""
+        return self.progress_after(len(self.losses))
+
+    def progress_after(self, steps: int) -> float:
+        return max(steps / self.steps, (time.monotonic() - self.began) / (60 * self.minutes))
 
     def rate(self, progress: float) -> float:
         """Factor of the learning rate: linear warm-up, then decay to 0."""
@@ -62,7 +66,9 @@ class Scheduled(TrainerCallback):
         self.train()
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
-        self.lr_scheduler = LambdaLR(self.optimizer, lambda _: self.schedule.rate(self.schedule.progress))
+        self.lr_scheduler = LambdaLR(
+            self.optimizer, lambda steps: self.schedule.rate(self.schedule.progress_after(steps))
+        )
         return self.lr_scheduler
 
     def add_model_card_callback(self, default_args_dict: Any) -> None:
