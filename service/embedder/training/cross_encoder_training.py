@@ -107,6 +107,8 @@ class CrossEncoderTraining:
         is_path = Path(recipe.backbone).is_dir()
         self._backbone = str(folder.resolve()) if is_path else source.canonical(recipe.backbone)
         self._digests = adapter.digests(folder)
+        for library in ("sentence_transformers", "transformers"):  # they warn that the head is new, which is intended
+            logging.getLogger(library).setLevel(logging.ERROR)
         self._chain = pretrained.load_chain(partial(CrossEncoder, num_labels=1), folder, "cpu", torch.float32)
         self._chain.max_seq_length = recipe.max_tokens
         self.model: nn.Module = self._chain[0].model
