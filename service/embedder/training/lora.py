@@ -26,9 +26,10 @@ class Adaptation:
         else:
             linear = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
             layers = [name for name in linear if "pooler" not in name]  # a layer over [CLS] that embedders do not use
-            size = transformer.get_input_embeddings().num_embeddings  # type: ignore[operator]
-            table = next(name for name, module in transformer.named_modules() if isinstance(module, nn.Embedding))
-            rows = {table: list(range(size - added, size))} if added else None
+            table: nn.Embedding = transformer.get_input_embeddings()  # type: ignore[operator]
+            place = next(name for name, module in transformer.named_modules() if module is table)
+            size = table.num_embeddings
+            rows = {place: list(range(size - added, size))} if added else None
             options = {"r": rank, "lora_alpha": 2 * rank, "trainable_token_indices": rows}
             inject_lora(transformer, layers, self.model.dtype, **options)
         self.trained = {name: weights for name, weights in transformer.named_parameters() if weights.requires_grad}
