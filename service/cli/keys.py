@@ -33,7 +33,7 @@ _HIDDEN = {"digest", "created_at", "requests"}
 @app.command()
 @shell.answering
 def create(
-    name: Annotated[str | None, typer.Argument(help="For logs and audit trails; default: made of its digest.")] = None,
+    name: Annotated[str | None, typer.Argument(help="For logs and audit trails; default: one is made up.")] = None,
     role: Annotated[KeyRole, typer.Option(help="What it may do.")] = "read",
     collections: Annotated[str, typer.Option(help="Comma-separated names; `*` stands for any characters.")] = "*",
     rate: Annotated[str | None, typer.Option(help="Most requests: 50/s, 600/m or 1000/h.")] = None,
