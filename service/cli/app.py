@@ -61,20 +61,15 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _use_file(config: Path | None) -> None:
-    if config is not None:
-        os.environ[CONFIG] = str(config)
-
-
 @app.callback()
 def _options(
-    config: Annotated[
-        Path | None, typer.Option("--config", callback=_use_file, is_eager=True, help="File with settings, in TOML.")
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help="File with settings, in TOML.")] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-) -> None: ...
+) -> None:
+    if config is not None:
+        os.environ[CONFIG] = str(config)
 
 
 @app.command()
@@ -328,8 +323,8 @@ def main() -> None:
             shell.fail(str(error))
         except AzimuthError as error:
             shell.fail(str(error), EXIT_UNREACHABLE if isinstance(error, Unavailable) else EXIT_PARTIAL)
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
+    except (typer.Exit, typer.Abort) as error:
+        sys.exit(getattr(error, "exit_code", EXIT_PARTIAL))
 
 
 def _wrong_setting(reason: Any) -> str:

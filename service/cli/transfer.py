@@ -66,6 +66,7 @@ def import_collection(
         if header["judgments"] and not client.call("GET", judgments)["queries"]:
             client.call("POST", judgments, json=header["judgments"])
         taken = {one["alias"] for one in client.call("GET", "/v1/aliases")["aliases"]}
+        taken |= {one["name"] for one in client.call("GET", "/v1/collections")["collections"]}
         for alias in set(header["aliases"]) - taken:
             client.call("PUT", f"/v1/aliases/{alias}", json={"collection": collection})
     for error in loaded.errors[:20]:

@@ -103,6 +103,14 @@ def test_standard_output_is_the_answer_alone(monkeypatch: pytest.MonkeyPatch) ->
     assert "more documents" in done.stderr
 
 
+def test_a_question_that_is_answered_with_no_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(_: str | None) -> None:
+        raise typer.Abort
+
+    monkeypatch.setattr(shell, "connect", asked)
+    assert main(monkeypatch, "collections", "--json") == main(monkeypatch, "collections") == 1
+
+
 def test_an_interruption_keeps_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(url: str | None) -> None:
         raise KeyboardInterrupt
