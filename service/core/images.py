@@ -78,7 +78,10 @@ class ImageReader:
             contents = dict[DocumentId, bytes]()
             for id_, source in group:
                 with reason_noted(id_):
-                    contents[id_] = await self._content(source)
+                    content = await self._content(source)
+                    if len(content) > self.max_bytes:
+                        raise Invalid(f"is larger than {self.max_bytes} bytes")
+                    contents[id_] = content
             async with self._turns.child(MEMORY_BYTES) as process:
                 for id_, content in contents.items():
                     with reason_noted(id_):
@@ -86,17 +89,14 @@ class ImageReader:
         return read, reasons
 
     async def _content(self, source: str) -> bytes:
+        """Of what is larger than `max_bytes` no more than shows it."""
         head, _, body = source.partition(",")
         if head.startswith("data:") and head.endswith(";base64"):
-            if len(body) > 4 * (self.max_bytes // 3 + 1):
-                raise self._too_large
+            enough = body[: 4 * (self.max_bytes // 3 + 1)]
             try:
-                content = await off_loop(len(body), lambda: b64decode(body, validate=True))
+                return await off_loop(len(enough), lambda: b64decode(enough, validate=True))
             except ValueError as error:
                 raise Invalid(f"is no base64: {error}") from error
-            if len(content) > self.max_bytes:
-                raise self._too_large
-            return content
         if not source.startswith(("http://", "https://")):
             raise Invalid("expected data:image/png;base64,... or an address of http or https")
         return await self._fetched(source)
@@ -120,14 +120,10 @@ class ImageReader:
                 async for part in response.aiter_bytes():
                     content += part
                     if len(content) > self.max_bytes:
-                        raise self._too_large
+                        break
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise Invalid(f"cannot be fetched: {error or type(error).__name__}") from error
         return content
-
-    @property
-    def _too_large(self) -> Invalid:
-        return Invalid(f"is larger than {self.max_bytes} bytes")
 
 
 def read_image(content: bytes, max_pixels: int) -> Image:

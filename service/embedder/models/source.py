@@ -12,6 +12,7 @@ from service.embedder.models import multilingual
 
 BUNDLED = "all-MiniLM-L6-v2"
 _ALIASES = {f"sentence-transformers/{BUNDLED}": BUNDLED, "multilingual": multilingual.NAME}
+_ALIASES |= {"clip-ViT-B-32": "sentence-transformers/clip-ViT-B-32"}
 _WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken"]
 _UNWANTED = ["onnx/*", "openvino/*"]
 
