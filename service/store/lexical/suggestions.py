@@ -6,6 +6,7 @@ sorted dictionary. Of the completions, documents are counted that exist, pass th
 input; what none of them has is not suggested.
 """
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -34,10 +35,13 @@ _SHORTEST_TITLE_KEY = 3
 _ACCENTS = regex.compile(r"(?<=[\p{Latin}\p{Greek}\p{Arabic}\p{Hebrew}]\p{M}*)\p{M}")
 _UNCUT = r"\p{Han}\p{Katakana}\p{Hangul}\p{Hiragana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
 _WORDS = regex.compile(
-    rf"(?V1)(?P<run>\p{{Han}}+)|\p{{Hangul}}+|[\p{{Katakana}}ー]+"
+    rf"(?V1)\p{{Han}}+|\p{{Hangul}}+|[\p{{Katakana}}ー]+"
     rf"|[[\p{{L}}\p{{N}}]--[{_UNCUT}]][[\p{{L}}\p{{N}}\p{{M}}]--[{_UNCUT}]]*"
 )
 """Each in one script. Of Thai and the like there are none, for nothing tells them apart."""
+_SIMPLE_WORDS, _NOT_SIMPLE = re.compile(r"[^\W_]+"), regex.compile(rf"(?V1)[\p{{M}}{_UNCUT}]")
+"""The same words, found three times as fast, and where they are not."""
+_HAN = regex.compile(r"\p{Han}")
 
 
 @lru_cache(2**16)
@@ -59,8 +63,10 @@ def _written(entry: str) -> str:
 
 def word_entries(text: str) -> set[str]:
     """What the index holds of the words of a document."""
-    found = {(one.group(), one["run"]) for one in _WORDS.finditer(unify(text).lower())}
-    return {_entry(word) for word, run in found if 1 < len(word) <= (_LONGEST_RUN if run else _LONGEST_WORD)}
+    text = text.lower() if text.isascii() else unify(text).lower()
+    words = _SIMPLE_WORDS if text.isascii() or not _NOT_SIMPLE.search(text) else _WORDS
+    found = (one for one in set(words.findall(text)) if 1 < len(one) <= _LONGEST_WORD)
+    return {one if one.isascii() else _entry(one) for one in found if len(one) <= _LONGEST_RUN or not _HAN.match(one)}
 
 
 def title_entry(title: str) -> str:

@@ -46,6 +46,8 @@ async def test_every_operation_asks_what_the_service_takes(api: Edge, monkeypatc
         first, second = await client.search_batch("papers", ["text 0", {"query": "text 2", "k": 1}])
         assert (first["hits"][0]["id"], second["hits"][0]["id"]) == ("d0/x", "d2/x")
         assert "d1/x" not in [hit["id"] for hit in await client.similar("papers", "d1/x", k=2)]
+        completed = await client.suggest("papers", "text 3", k=1, filter={"n": 3})
+        assert completed == [{"text": "text 3", "kind": "word", "documents": 1}]
         assert len((await client.embed(["a", "b"]))[1]) == 32
         assert await client.delete("papers", ["d0/x", "none"]) == {"deleted": 1, "missing": ["none"]}
         assert (await client.delete("papers", filter={"n": 2}))["deleted"] == 1
