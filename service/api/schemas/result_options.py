@@ -24,7 +24,7 @@ MAX_FACETS = 20
 FACET_VALUES, MAX_FACET_VALUES = 10, 1_000
 
 SuggestionsField = Annotated[int, Field(ge=1, le=50, description="Most suggestions.")]
-TypedField = Annotated[QueryText, Field(description="What was typed so far.", examples=["cancel a ta"])]
+TypedField = Annotated[QueryText, Field(max_length=500, description="What was typed so far.", examples=["cancel a ta"])]
 FieldName = Annotated[Text, Field(min_length=1, max_length=MAX_FIELD_LENGTH)]
 
 

@@ -109,8 +109,8 @@ class Suggester:
         """Words that begin with the key or, where there are none, with a similar one: fewest edits first."""
         found = self._frequent("word", self._searcher.terms_with_prefix("word", key), k)
         for similar in [] if found else self._similar(key):
-            found += self._frequent("word", similar, k - len(found))
-        return found
+            found += self._frequent("word", similar, k)
+        return found[:k]
 
     def _similar(self, key: str) -> Iterator[list[tuple[str, int]]]:
         """Words whose beginning is one edit away from the key, then two; its first letter is right."""

@@ -33,6 +33,7 @@ async def test_an_empty_collection_has_none(api: Edge) -> None:
         ({}, "query"),
         ({"query": " "}, "query"),
         ({"query": 3}, "query"),
+        ({"query": "x" * 501}, "query"),
         ({"query": "a", "k": 0}, "k"),
         ({"query": "a", "k": 51}, "k"),
         ({"query": "a", "filter": {"year": {"$newer": 1}}}, "filter.year"),

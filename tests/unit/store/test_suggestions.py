@@ -82,6 +82,7 @@ def test_typos_are_forgiven_where_nothing_begins_like_it(write: Write) -> None:
     index = write(DOCUMENTS)
     assert texts(index, "entetr") == ["entertainment"]
     assert texts(index, "quantum entnagl") == ["quantum entanglement"]
+    assert texts(index, "entet", 1) == texts(index, "enterta", 1) == ["entertainment"]
     assert texts(index, "enx") == texts(index, "12345") == []
 
 
