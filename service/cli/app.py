@@ -8,6 +8,7 @@ import asyncio
 import functools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -259,8 +260,9 @@ def config() -> Answer:
     settings, origins = Settings(), Settings.origins()
     table = shell.plain_table("setting", "value", "source")
     found = {}
-    for name, value in settings.model_dump(mode="json").items():
-        found[name] = {"value": shell.without_passwords(value), "source": origins.get(name, "default")}
+    shown = re.sub(r"(?<=:)[^:@/\s\"]*(?=@)|(?<=password=)[^\s\"]+", "**********", settings.model_dump_json())
+    for name, value in json.loads(shown).items():
+        found[name] = {"value": value, "source": origins.get(name, "default")}
         style = "" if name in origins else "dim"
         table.add_row(name, Text(str(found[name]["value"])), Text(found[name]["source"]), style=style)
     file = config_file()

@@ -1,10 +1,8 @@
 """Commands about whole collections: what there is, what goes on, and what vectors tell."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from service.cli import shell, tables
@@ -18,11 +16,12 @@ def collections(url: shell.Url = None) -> Answer:
     """List the collections: documents, those that wait for the embedder or were set aside, the active version."""
     with shell.connect(url) as client:
         answer = client.call("GET", "/v1/collections")
-    table = shell.plain_table("collection", "documents", "pending", "failed", "version", right=(1, 2, 3, 4))
-    for one in answer["collections"]:
-        counts = (f"{one['counts'][name]:,}" for name in ("documents", "pending", "failed"))
-        table.add_row(one["name"], *counts, str(one["active_version"]))
-    return Answer(answer, table)
+    counted = ("documents", "pending", "failed")
+    rows = (
+        (one["name"], *(f"{one['counts'][name]:,}" for name in counted), str(one["active_version"]))
+        for one in answer["collections"]
+    )
+    return Answer(answer, shell.plain_table("collection", *counted, "version", right=(1, 2, 3, 4), rows=rows))
 
 
 @shell.answering
@@ -50,7 +49,7 @@ def duplicates(
     answer = _asked("duplicates", collection, where, url, threshold=threshold, limit=limit)
     shell.print_err(f"{answer['count']:,} pairs of {answer['compared']:,} documents", style="")
     rows = [(f"{one['score']:.4f}", *one["ids"]) for one in answer["pairs"]]
-    return Answer(answer, _table(("cosine", "", ""), rows))
+    return Answer(answer, shell.plain_table("cosine", "", "", rows=rows))
 
 
 @shell.answering
@@ -63,7 +62,7 @@ def clusters(
     """Group the documents of a collection, and name each group by the words that tell it from the others."""
     answer = _asked("clusters", collection, where, url, clusters=count, members=3)
     rows = [(f"{one['size']:,}", " ".join(one["words"]), ", ".join(one["ids"])) for one in answer["clusters"]]
-    return Answer(answer, _table(("documents", "words", "such as"), rows))
+    return Answer(answer, shell.plain_table("documents", "words", "such as", rows=rows))
 
 
 @shell.answering
@@ -77,7 +76,7 @@ def classify(
     """Give each document the label whose text is nearest to it. Examples instead of texts: see the route."""
     answer = _asked("classify", collection, where, url, labels=label, limit=limit)
     rows = [(f"{one['score']:.2f}", f"{one['margin']:.2f}", one["label"], one["id"]) for one in answer["results"]]
-    return Answer(answer, _table(("cosine", "margin", "label", "document"), rows))
+    return Answer(answer, shell.plain_table("cosine", "margin", "label", "document", rows=rows))
 
 
 def _asked(route: str, collection: str, where: str | None, url: str | None, **body: Any) -> Any:
@@ -88,10 +87,3 @@ def _asked(route: str, collection: str, where: str | None, url: str | None, **bo
     if not answer["complete"]:
         shell.print_err("There are more documents than were read.", "yellow")
     return answer
-
-
-def _table(heads: tuple[str, ...], rows: Sequence[Sequence[str]]) -> Table:
-    table = shell.plain_table(*heads)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table

@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.text import Text
 
 from service.cli import shell
 from service.cli.shell import Answer
@@ -104,16 +103,14 @@ def audit() -> Answer:
 
 
 def _listed(rows: Sequence[Mapping[str, Any]]) -> Answer:
-    table = shell.plain_table(*next(iter(rows), ()))
-    for row in rows:
-        table.add_row(*map(_cell, row.values()))
+    table = shell.plain_table(*next(iter(rows), ()), rows=[map(_cell, row.values()) for row in rows])
     return Answer(list(rows), table if rows else "[]")
 
 
-def _cell(value: Any) -> Text:
+def _cell(value: Any) -> str:
     if isinstance(value, tuple | datetime):
-        return Text(",".join(value) if isinstance(value, tuple) else f"{value:%Y-%m-%d %H:%M}")
-    return Text("" if value is None else str(value))
+        return ",".join(value) if isinstance(value, tuple) else f"{value:%Y-%m-%d %H:%M}"
+    return "" if value is None else str(value)
 
 
 def _run(work: Callable[[ApiKeys], Awaitable[T]]) -> T:

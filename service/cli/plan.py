@@ -49,9 +49,7 @@ def plan(
         "API processes": f"{found['api_processes']:,}",
     }
     rows |= {f"machines: {name}": f"{count:,}" for name, count in found["machines"].items()}
-    table = shell.plain_table("part", "amount", right=(1,))
-    for row in (*rows.items(), ("price of a month", f"{found['price']:,.0f}")):
-        table.add_row(*row)
+    rows["price of a month"] = f"{found['price']:,.0f}"
     for end in found["ends"]:
         shell.print_err(end)
-    return shell.Answer(found, table)
+    return shell.Answer(found, shell.plain_table("part", "amount", right=(1,), rows=rows.items()))

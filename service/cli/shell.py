@@ -3,15 +3,15 @@
 import functools
 import inspect
 import json
-import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from service.client.http_client import Client
 from service.runtime.settings import Settings
@@ -72,14 +72,6 @@ def show(answer: Answer, *, as_json: bool) -> None:
         print_out(one) if isinstance(one, str) else out.print(one)
 
 
-def without_passwords(value: Any) -> Any:
-    """The same setting with the passwords of its addresses hidden."""
-    if isinstance(value, list):
-        return [without_passwords(one) for one in value]
-    hidden = r"(?<=:)[^:@/\s]*(?=@)|(?<=password=)\S+"
-    return re.sub(hidden, "**********", value) if isinstance(value, str) else value
-
-
 def connect(url: str | None) -> Client:
     settings = Settings()
     return Client(url or settings.service_url, settings.client_key, settings.tls_certificate)
@@ -113,11 +105,15 @@ def fail(message: str, code: int = EXIT_USAGE, problem: dict[str, Any] | None = 
     raise typer.Exit(code)
 
 
-def plain_table(*heads: str, right: tuple[int, ...] = (), show_header: bool = True) -> Table:
-    """A table without borders; the columns with the numbers `right` are aligned to the right."""
+def plain_table(
+    *heads: str, right: tuple[int, ...] = (), show_header: bool = True, rows: Iterable[Iterable[str]] = ()
+) -> Table:
+    """A table without borders and markup; the columns with the numbers `right` are aligned to the right."""
     table = Table(*heads, box=None, show_header=show_header, padding=(0, 2, 0, 0))
     for column in right:
         table.columns[column].justify = "right"
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 
