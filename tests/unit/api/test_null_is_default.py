@@ -46,6 +46,7 @@ BODIES: dict[str, Json] = {
     },
     "POST /v1/collections/{collection}/similar/{id}": {},
     "POST /v1/collections/{collection}/facets": {"facets": [{"field": "year"}]},
+    "POST /v1/collections/{collection}/suggest": {"query": "some te"},
     "POST /v1/collections/{collection}/duplicates": {},
     "POST /v1/collections/{collection}/clusters": {},
     "POST /v1/collections/{collection}/classify": {
