@@ -61,6 +61,8 @@ async def test_values_are_in_memory_before_they_are_asked_for(declared: World, m
         stored["d0"] = {"kind": "y"}
         await declared.put(doc("d0", **stored["d0"]))
         await assert_exact(declared, stored, None)
+    await declared.collections.delete(declared.collection.id)
+    await declared.documents.warm_facets([declared.collection])
 
 
 async def test_collections_that_do_not_fit_are_not_held(declared: World, monkeypatch: pytest.MonkeyPatch) -> None:

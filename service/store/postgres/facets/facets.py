@@ -12,6 +12,7 @@ before a request needs them (`Facets.warm`), and a facet is computed anew only w
 import asyncio
 from array import array
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,7 +110,8 @@ class Facets:
             if requests := [FacetRequest(field=name) for name in one.settings.field_types]:
                 async with self._locks.setdefault(one.id, asyncio.Lock()):
                     others = sum(len(columns.rows) for id_, columns in self._held.items() if id_ != one.id)
-                    await self._count_held(one.id, requests, None, HELD_DOCUMENTS - others)
+                    with suppress(CollectionNotFound):  # it was deleted meanwhile
+                        await self._count_held(one.id, requests, None, HELD_DOCUMENTS - others)
 
     async def count(
         self, collection: Collection, requests: Sequence[FacetRequest], where: Filter | None
