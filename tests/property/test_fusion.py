@@ -130,11 +130,3 @@ def test_the_order_of_the_queries_does_not_matter(queries: list[Query], how: Fus
     random.shuffle(queries)
     anyhow = fuse([evidence(query) for query in queries], how)
     assert scored(anyhow) == scored(ordered)
-
-
-@given(DENSE, LEXICAL, HOW, st.floats(0.01, 100))
-def test_the_weight_of_a_query_alone_changes_nothing(
-    dense: dict[DocumentId, float], lexical: dict[DocumentId, float], how: FusionSettings, weight: float
-) -> None:
-    weighed, alone = (fuse([evidence((dense, lexical, one))], how) for one in (weight, 1.0))
-    assert weighed[:] == alone[:]

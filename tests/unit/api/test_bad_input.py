@@ -46,22 +46,16 @@ def document(**changes: Any) -> dict[str, Any]:
 
 
 NOT_JSON = {
-    "nothing but a brace": b"{",
-    "trailing comma": b'{"query": "x",}',
     "not UTF-8": b'{"query": "\xff\xfe"}',
     "cut in the middle of a character": b'{"query": "\xc3"}',
-    "NaN": b'{"query": "x", "budget_ms": NaN}',
     "infinity": b'{"query": "x", "budget_ms": Infinity}',
     "half a surrogate pair": b'{"query": "\\ud800"}',
     "the other half": b'{"query": "\\udc00 x"}',
-    "bottomless arrays": b'{"query": ' + b"[" * 100_000,
-    "bottomless objects": b'{"filter": ' + b'{"a":' * 20_000,
     "thousands of digits": b'{"query": "x", "k": ' + b"9" * 10_000 + b"}",
     "UTF-16": '{"query": "x"}'.encode("utf-16"),
     "a raw control character": b'{"query": "a\x01b"}',
     "a raw NUL": b'{"query": "a\0b"}',
     "two values": b'{"query": "x"} {"query": "y"}',
-    "single quotes": b"{'query': 'x'}",
 }
 
 

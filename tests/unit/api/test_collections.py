@@ -186,12 +186,6 @@ async def test_a_changed_setting_applies_to_the_next_search(api: Edge) -> None:
     assert rrf == pytest.approx(2 / 11)
 
 
-async def test_the_list_names_all(api: Edge) -> None:
-    for name in ("b", "a"):
-        await api.collection(name)
-    assert [one["name"] for one in (await api.get("/v1/collections"))["collections"]] == ["a", "b"]
-
-
 async def test_a_deleted_collection_is_gone_at_once(api: Edge) -> None:
     await api.collection()
     await api.write({"id": "a", "text": "x"})
