@@ -48,6 +48,7 @@ TAGS = {
     "jobs": "What goes on for longer than a request.",
     "keys": "Who may use the service.",
     "judgments": "A collection's own test set.",
+    "feedback": "Queries that users marked as answered or not.",
     "truth": "How good the answers are.",
     "recall": "What the index misses.",
     "geometry": "Whether vectors make sense.",

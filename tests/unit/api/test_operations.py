@@ -220,7 +220,7 @@ async def test_the_openapi_document_has_errors_keys_and_both_kinds_of_bodies(api
         (errors.FieldError, "field message"),
         (jobs.FailedDocument, "id version attempts reason failed_at"),
         (recall.CurvePoint, "ef_search recall low high milliseconds"),
-        (search.Confidence, "in_domain withheld reason"),
+        (search.Confidence, "in_domain interval withheld reason"),
         (explanation.DiversityExplanation, "rank similarity mmr"),
         (explanation.LegExplanation, "rank score normalised share"),
         (explanation.QueryExplanation, "dense lexical gain certainty"),
