@@ -30,7 +30,8 @@ const found = await azimuth.fetch(collection, ["d/3", "none", "x"]);
 await azimuth.patch(collection, "d/3", { metadata: { n: -3 } });
 const patched = await azimuth.get(collection, "d/3");
 const similar = await azimuth.similar(collection, "x", { k: 2 });
-assert.ok(Array.isArray(await azimuth.suggest(collection, "x", { k: 2 })));
+const suggested = await azimuth.suggest(collection, "a do", { k: 1 });
+const mark = await azimuth.mark(collection, { query: "dog", answered: true, documents: ["x"] });
 const deleted = await azimuth.delete(collection, { filter: { n: { $gte: 0 } } });
 const left = await azimuth.count(collection);
 
@@ -59,5 +60,6 @@ console.log(JSON.stringify({
   language: before.settings.language, seen, imported, created: written.created, listed, left, deleted, failed, names,
   hit: answer.hits[0]?.id, batch: [first?.hits[0]?.id, second?.hits.map(({ id }) => id)], similar: similar.length,
   found: found.map(({ id }) => id), patched: patched.metadata,
+  suggested: suggested.map(({ text }) => text), marked: [mark.query, mark.documents],
   keys, renewed: made.secret !== rotated.secret,
 }));

@@ -57,6 +57,7 @@ def test_the_client(built: Path, url: str) -> None:
     assert (found["listed"], found["deleted"]["deleted"], found["left"]) == (249, 1_198, 2)
     assert (found["hit"], found["batch"], found["similar"]) == ("x", ["x", ["d/3"]], 2)
     assert (found["found"], found["patched"]) == (["d/3", "x"], {"n": -3})
+    assert (found["suggested"], found["marked"]) == (["a dog"], ["dog", ["x"]])
     assert (found["keys"], found["renewed"]) == ([True, False], True)
     missing, invalid, stranger = found["failed"]
     assert (missing["status"], missing["kind"]) == (404, "collection-not-found")

@@ -24,6 +24,7 @@ from service.core.collections import Collection
 from service.core.errors import DatabaseUnavailable, LexiconUnavailable
 from service.core.query_syntax import Highlights, ParsedQuery
 from service.store.lexical import follower as follower_module
+from service.store.lexical.analyzer import analyzer_for
 from service.store.lexical.follower import Follower
 from service.store.lexical.indexer import Indexer
 from service.store.lexical.lexicon import TantivyLexicon
@@ -368,6 +369,11 @@ async def test_a_young_collection_is_empty_and_not_unavailable(root: Path, feed:
     lexicon = TantivyLexicon(root, INSTALLATION, now=lambda: PAPERS.created_at)
     assert await lexicon.search(PAPERS, ParsedQuery(text="heron"), 10) == ()
     assert await lexicon.highlight(PAPERS, ParsedQuery(text="heron"), ["a heron"]) == (Highlights(),)
+    Indexer(lexicon.path(PAPERS), analyzer_for(PAPERS.settings.language))
+    await lexicon.refresh(PAPERS)
+    assert lexicon.visible_progress(PAPERS).generation
+    assert not lexicon.is_current(PAPERS)  # it is there, and not complete
+    assert await lexicon.search(PAPERS, ParsedQuery(text="heron"), 10) == ()
     await lexicon.close()
 
 

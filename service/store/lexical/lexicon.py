@@ -34,7 +34,7 @@ from service.store.lexical.query import LexicalQuery
 T = TypeVar("T")
 
 _YOUNG_SECONDS = 5.0
-"""A collection without an index is empty when it is younger than this, and being rebuilt when it is older."""
+"""A collection without a complete index is empty when it is younger than this, and rebuilt when it is older."""
 
 _VERIFY_PAUSE = 100.0
 """After the files of an index were read, a pause of so many times as long."""
@@ -252,15 +252,15 @@ class TantivyLexicon:
         complete = self._complete_index(collection)
         try:
             index = complete or self._indexes.get(self.path(collection)) or await self._open(collection)
+            if index.progress.complete:
+                return index
+            raise LexiconUnavailable("The lexical index is being built.")
         except LexiconUnavailable:
+            if former := self.in_former_language(collection):
+                return await self._open(former)
             if (self._now() - collection.created_at).total_seconds() < _YOUNG_SECONDS:
                 return None
-            former = self.in_former_language(collection)
-            if former is None:
-                raise
-            return await self._open(former)
-        former = None if index.progress.complete else self.in_former_language(collection)
-        return index if former is None else await self._open(former)
+            raise
 
     async def _open(self, collection: Collection) -> LexicalIndex:
         path, analyzer = self.path(collection), analyzer_for(collection.settings.language)

@@ -137,7 +137,7 @@ async def test_searches_without_scores_have_no_confidence(scene: Scene) -> None:
     assert "lexical scores alone" in (await scene.confidence(OWN, mode="lexical"))["reason"]
     assert "found nothing" in (await scene.confidence(OWN, filter={"year": 1}))["reason"]
     like = await scene.edge.client.post("/v1/collections/papers/search", json={"like": {"positive": ["page-1"]}})
-    assert like.json()["confidence"] == no_confidence("a search by examples has no query")
+    assert like.json()["confidence"] == no_confidence("a search by examples, or by an image, has no query in words")
 
 
 async def test_a_min_confidence_that_cannot_be_applied_is_reported(scene: Scene) -> None:
