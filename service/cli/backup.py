@@ -25,12 +25,7 @@ from service.cli import shell
 from service.core.errors import Misconfigured
 from service.core.periodic import utc_now
 from service.ingest.files.remote import reaching
-from service.runtime.processes import open_database
 from service.runtime.settings import Settings
-from service.store.embedded.account import server_account
-from service.store.embedded.server import EmbeddedServer, programs
-from service.store.lexical.snapshot import copy_indexes
-from service.store.postgres.schema import server_checks
 
 Place = Annotated[str, typer.Argument(help="Folder of the backup, or an address such as `s3://bucket/monday`.")]
 MANIFEST, ARCHIVE = "manifest.json", "backup.tar"
@@ -112,6 +107,9 @@ def restore(
 
 
 async def _backup(settings: Settings, folder: Path) -> dict[str, Any]:
+    from service.runtime.processes import open_database
+    from service.store.embedded.server import EmbeddedServer
+
     async with open_database(settings) as store:
         versions = [one for each in await store.collections.all() for one in await store.versions.of(each.id)]
         lexical = await _copy(settings, settings.data_dir / "lexical", folder / "lexical")
@@ -136,6 +134,10 @@ async def _backup(settings: Settings, folder: Path) -> dict[str, Any]:
 
 
 async def _copy(settings: Settings, source: Path, target: Path) -> int:
+    from service.runtime.processes import open_database
+    from service.store.lexical.snapshot import copy_indexes
+    from service.store.postgres.schema import server_checks
+
     async with open_database(settings) as store:
         name = str(await server_checks.installation(store.pool))
         return await copy_indexes(source / name, target / name, store.changes, utc_now())
@@ -150,6 +152,8 @@ def _restore_database(settings: Settings, folder: Path) -> None:
     if target.exists():
         shell.fail(f"{target} exists: set AZIMUTH_DATA_DIR to a new folder")
     _check_files(folder / "postgres")
+    from service.store.embedded.account import server_account
+
     account = server_account(target)
     shutil.copytree(folder / "postgres", target, ignore=shutil.ignore_patterns(".s.PGSQL*", "azimuth.conf"))
     target.chmod(0o700)
@@ -172,6 +176,8 @@ def _check_files(backup: Path) -> None:
 
 def _run(command: list[str]) -> None:
     """A program of PostgreSQL: of the embedded server, which is the newest, or one that is installed."""
+    from service.store.embedded.server import programs
+
     try:
         program: str | Path = programs() / command[0]
     except Misconfigured:
