@@ -193,18 +193,23 @@ class Operations(ABC):
             found += answer["documents"]
         return found
 
+    async def _listed(self, collection: str, kind: str, params: Json) -> AsyncIterator[Any]:
+        """What the pages of a collection's listing hold."""
+        while True:
+            page = await self.call("GET", f"{_path(collection)}/{kind}", params=params)
+            for one in page[kind]:
+                yield one
+            if page["next_cursor"] is None:
+                return
+            params = {**params, "cursor": page["next_cursor"]}
+
     async def documents(
         self, collection: str, filter: Filter | None = None, *, include: Sequence[str] = ("text", "metadata")
     ) -> AsyncIterator[StoredDocument]:
         """All documents that pass the filter, ordered by id, read page by page."""
-        params: Json = {"limit": PAGE, "include": list(include), "filter": json.dumps(filter or {})}
-        while True:
-            page = await self.call("GET", f"{_path(collection)}/documents", params=params)
-            for document in page["documents"]:
-                yield document
-            if page["next_cursor"] is None:
-                return
-            params["cursor"] = page["next_cursor"]
+        params = {"limit": PAGE, "include": list(include), "filter": json.dumps(filter or {})}
+        async for document in self._listed(collection, "documents", params):
+            yield document
 
     async def count(self, collection: str, filter: Filter | None = None) -> int:
         """How many documents pass the filter, exactly."""
@@ -263,14 +268,8 @@ class Operations(ABC):
 
     async def feedback(self, collection: str) -> AsyncIterator[shapes.MarkedQuery]:
         """All marked queries, read page by page."""
-        params: Json = {"limit": FETCH}
-        while True:
-            page = await self.call("GET", f"{_path(collection)}/feedback", params=params)
-            for marked in page["feedback"]:
-                yield marked
-            if page["next_cursor"] is None:
-                return
-            params["cursor"] = page["next_cursor"]
+        async for marked in self._listed(collection, "feedback", {"limit": FETCH}):
+            yield marked
 
     async def suggest(
         self, collection: str, query: str, *, k: int = 8, filter: Filter | None = None
