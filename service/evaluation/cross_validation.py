@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.evaluation.ranking_metrics import Interval, paired_bootstrap
+from service.evaluation.ranking_metrics import MeanInterval, paired_bootstrap
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -25,7 +25,7 @@ class Selection:
     chosen: int
     before: float
     after: float
-    gain: Interval
+    gain: MeanInterval
 
     @property
     def better(self) -> bool:

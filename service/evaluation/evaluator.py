@@ -18,7 +18,7 @@ from service.core.ids import CollectionName, VersionNumber
 from service.core.ports.versions import Versions
 from service.core.search import RerankRequest, SearchRequest, SearchResult
 from service.core.versions import Judgments
-from service.evaluation.ranking_metrics import EvaluatedQuery, Interval, RankingMetrics, bootstrap, mean_metrics
+from service.evaluation.ranking_metrics import EvaluatedQuery, MeanInterval, RankingMetrics, bootstrap, mean_metrics
 from service.search.pipeline import SearchPipeline
 from service.spaces.sampling import CollectionSampler, retry_overloaded
 
@@ -43,7 +43,7 @@ class ModeEvaluation:
     """`ndcg_interval`: of nDCG@10, 95 %."""
 
     metrics: RankingMetrics
-    ndcg_interval: Interval
+    ndcg_interval: MeanInterval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

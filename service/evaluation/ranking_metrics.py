@@ -106,7 +106,7 @@ def kendall_tau(a: Sequence[str], b: Sequence[str]) -> float:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Interval:
+class MeanInterval:
     """A mean with its confidence interval."""
 
     mean: float
@@ -114,7 +114,9 @@ class Interval:
     high: float
 
 
-def bootstrap(values: Sequence[float], *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0) -> Interval:
+def bootstrap(
+    values: Sequence[float], *, resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
+) -> MeanInterval:
     """The mean over queries, with its percentile interval (Efron and Tibshirani 1993, ch. 13).
 
     The same seed gives the same interval. scipy is imported on first use: call it in a thread.
@@ -126,7 +128,7 @@ def bootstrap(values: Sequence[float], *, resamples: int = 10_000, confidence: f
         raise ValueError("a bootstrap needs one finite value for each query")
     mean = float(measured.mean())
     if measured.size == 1:
-        return Interval(mean=mean, low=mean, high=mean)
+        return MeanInterval(mean=mean, low=mean, high=mean)
     interval = stats.bootstrap(
         (measured,),
         np.mean,
@@ -136,12 +138,12 @@ def bootstrap(values: Sequence[float], *, resamples: int = 10_000, confidence: f
         method="percentile",
         rng=seed,
     ).confidence_interval
-    return Interval(mean=mean, low=float(interval.low), high=float(interval.high))
+    return MeanInterval(mean=mean, low=float(interval.low), high=float(interval.high))
 
 
 def paired_bootstrap(
     old: Sequence[float], new: Sequence[float], *, confidence: float = 0.95, seed: int = 0
-) -> Interval:
+) -> MeanInterval:
     """The mean difference new - old over the same queries, with its interval (for retrieval: Sakai 2006).
 
     Paired, because what is easy or hard for both says nothing about which is better.

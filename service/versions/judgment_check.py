@@ -17,7 +17,7 @@ from service.core.ids import DocumentId
 from service.core.search import Mode, SearchRequest
 from service.core.versions import EmbedderVersion, Judgments, PromotionCheck
 from service.evaluation.evaluator import search_when_free
-from service.evaluation.ranking_metrics import Interval, ndcg, paired_bootstrap, recall
+from service.evaluation.ranking_metrics import MeanInterval, ndcg, paired_bootstrap, recall
 from service.search.pipeline import SearchPipeline
 from service.spaces.model_verification import ModelVerifier
 from service.spaces.sampling import CollectionSampler, stable_sample
@@ -117,7 +117,7 @@ class MetricDifference:
 
     old: float
     new: float
-    interval: Interval
+    interval: MeanInterval
 
     @classmethod
     def between(cls, old: Sequence[float], new: Sequence[float]) -> "MetricDifference":

@@ -28,7 +28,7 @@ from service.embedder.training.teacher_labels import Teacher
 from service.embedder.training.trainable_model import State, TrainableModel
 from service.embedder.training.trainer import Schedule, Scheduled, arguments, drawn
 from service.embedder.training.training_queries import TrainingQuery
-from service.evaluation.ranking_metrics import Interval, paired_bootstrap
+from service.evaluation.ranking_metrics import MeanInterval, paired_bootstrap
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class BiEncoderReport:
 
     candidates: list[ModelCandidate]
     chosen: ModelCandidate
-    gain: Interval
+    gain: MeanInterval
     pairs: dict[str, int]
     words: list[str]
     steps: int

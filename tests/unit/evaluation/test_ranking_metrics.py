@@ -12,7 +12,7 @@ from ir_measures import RR, R, nDCG
 from scipy import stats
 
 from service.evaluation import ranking_metrics
-from service.evaluation.ranking_metrics import EvaluatedQuery, Interval
+from service.evaluation.ranking_metrics import EvaluatedQuery, MeanInterval
 
 
 def test_against_trec_eval_on_random_rankings() -> None:
@@ -87,8 +87,10 @@ def test_the_interval_is_the_same_every_time_and_wider_where_more_confidence_is_
 
 
 def test_equal_values_have_no_difference() -> None:
-    assert ranking_metrics.paired_bootstrap([0.1, 0.9, 0.4], [0.1, 0.9, 0.4]) == Interval(mean=0.0, low=0.0, high=0.0)
-    assert ranking_metrics.bootstrap([0.4]) == Interval(mean=0.4, low=0.4, high=0.4)
+    assert ranking_metrics.paired_bootstrap([0.1, 0.9, 0.4], [0.1, 0.9, 0.4]) == MeanInterval(
+        mean=0.0, low=0.0, high=0.0
+    )
+    assert ranking_metrics.bootstrap([0.4]) == MeanInterval(mean=0.4, low=0.4, high=0.4)
 
 
 def test_pairing_removes_the_spread_of_the_queries() -> None:
