@@ -65,6 +65,19 @@ async def test_values_are_in_memory_before_they_are_asked_for(declared: World, m
     await declared.documents.warm_facets([declared.collection])
 
 
+async def test_idle_collections_are_not_read_again(declared: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not isinstance(declared.documents, PostgresDocuments):
+        return
+    await declared.put(doc("d0", kind="x"))
+    await declared.documents.warm_facets([declared.collection])
+    with monkeypatch.context() as reading:
+        reading.setattr(postgres_facets.Facets, "_count_held", None)
+        await declared.documents.warm_facets([declared.collection])
+    await declared.put(doc("d1", kind="x"))
+    await declared.documents.warm_facets([declared.collection])
+    assert len(declared.documents._facets._held[declared.collection.id].rows) == 2
+
+
 async def test_collections_that_do_not_fit_are_not_held(declared: World, monkeypatch: pytest.MonkeyPatch) -> None:
     if not isinstance(declared.documents, PostgresDocuments):
         return

@@ -33,7 +33,7 @@ from service.store.postgres.filters.filter_matches import FilterMatches
 from service.store.postgres.filters.filter_sql import accessors, predicate
 from service.store.postgres.filters.simplify import simplified
 
-SQL = sql_files.load("facets")
+SQL, CHANGES = sql_files.load("facets"), sql_files.load("change_feed")
 
 HELD_DOCUMENTS = 300_000
 """Of all collections together: about 150 bytes each, and 4 for each field."""
@@ -103,15 +103,22 @@ class Facets:
         self._pool, self._filter_matches = pool, filter_matches
         self._held: dict[CollectionId, _Columns] = {}  # the least recently used first
         self._locks: dict[CollectionId, asyncio.Lock] = {}
+        self._warmed: dict[CollectionId, tuple[int | None, frozenset[str]]] = {}
+        """The newest change and the fields of a collection when its values were last read ahead."""
 
     async def warm(self, collections: Sequence[Collection]) -> None:
-        """Hold the values of declared fields, and what changed since, as far as all of them fit."""
+        """Hold the values of declared fields as far as all of them fit; of idle collections nothing is read again."""
+        newest = dict[CollectionId, int](await self._pool.fetch_all(CHANGES.newest))
+        warmed, self._warmed = self._warmed, {}
         for one in collections:
-            if requests := [FacetRequest(field=name) for name in one.settings.field_types]:
+            state = newest.get(one.id), frozenset(one.settings.field_types)
+            if warmed.get(one.id) != state and state[1]:
                 async with self._locks.setdefault(one.id, asyncio.Lock()):
                     others = sum(len(columns.rows) for id_, columns in self._held.items() if id_ != one.id)
+                    requests = [FacetRequest(field=name) for name in one.settings.field_types]
                     with suppress(CollectionNotFound):  # it was deleted meanwhile
                         await self._count_held(one.id, requests, None, HELD_DOCUMENTS - others)
+            self._warmed[one.id] = state
 
     async def count(
         self, collection: Collection, requests: Sequence[FacetRequest], where: Filter | None
