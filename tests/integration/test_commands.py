@@ -217,6 +217,7 @@ def test_what_vectors_tell_has_commands(address: str, tmp_path: Path) -> None:
 def test_an_imported_collection_is_equal(address: str, tmp_path: Path) -> None:
     embedder = {"model": "external", "dimensions": 3, "identity": "x"}
     settings: dict[str, Any] = {"embedder": embedder, "candidates": 7, "indexed": ["n"], "index": {"storage": "binary"}}
+    settings["synonyms"] = [["car", "automobile"], {"from": ["tv"], "to": ["television"]}]
     judged = [("q1", "d8"), ("q1", "d2"), ("a", "d1")]
     documents: list[Any] = [
         {"id": f"d{n}", "text": f"text {n}", "metadata": {"n": n}, "vector": [n, 1, -n]} for n in range(9)

@@ -1,7 +1,6 @@
 """Named sets of documents and their settings."""
 
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query
@@ -17,7 +16,7 @@ from service.api.schemas.collections import (
     CollectionBody,
     CollectionsAnswer,
     NameBody,
-    synonyms_answer,
+    settings_as_sent,
     version_summary,
 )
 from service.core.collections import Collection, CollectionSettings, IndexSettings
@@ -144,7 +143,7 @@ async def copy(service: ServiceDep, actor: ActorDep, collection: CollectionPath,
 
 
 async def _answer(service: Service, collection: Collection) -> CollectionAnswer:
-    settings: Any = asdict(collection.settings) | {"synonyms": synonyms_answer(collection.settings.synonyms)}
+    settings: Any = settings_as_sent(collection.settings)
     if (tuned := collection.settings.tuned) is not None:
         settings["tuned"]["outdated"] = tuned.version != collection.active_version
     fields = await service.collections.fields(collection.id)

@@ -1,7 +1,6 @@
 """Documents are read: one, several by id, page by page, and all of them as a stream; and they are counted."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import orjson
@@ -17,6 +16,7 @@ from service.api.routes.judgments import judgment_set
 from service.api.routing import QueryRoute, collection_router
 from service.api.schemas import documents as schemas
 from service.api.schemas.base import MAX_PAGE, CollectionPath, DocumentIdPath, parse_filter
+from service.api.schemas.collections import settings_as_sent
 from service.core.collections import Collection
 from service.core.concurrency import off_loop
 from service.core.documents import StoredDocument
@@ -121,7 +121,7 @@ async def export(
 async def _header(service: Service, collection: Collection) -> bytes:
     """What makes an equal collection beside its documents: as if it had had the active version alone, without times."""
     version = await service.versions.get(collection.id, collection.active_version)
-    settings: dict[str, Any] = asdict(collection.settings) | {"index": version.index}
+    settings = settings_as_sent(collection.settings) | {"index": version.index}
     if (tuned := settings.pop("tuned")) and tuned.pop("version") == version.number:
         del tuned["at"]
         settings["tuned"] = tuned | {"version": 1}

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -253,9 +253,10 @@ class TunedAnswer(TypedDict):
 SynonymRuleAnswer = TypedDict("SynonymRuleAnswer", {"from": Sequence[str], "to": Sequence[str]})
 
 
-def synonyms_answer(rules: Sequence[SynonymRule]) -> list[Sequence[str] | SynonymRuleAnswer]:
-    """As they were sent."""
-    return [{"from": one.words, "to": one.to} if one.to else one.words for one in rules]
+def settings_as_sent(settings: CollectionSettings) -> dict[str, Any]:
+    """All settings, in the form in which a PUT takes them."""
+    synonyms = [{"from": one.words, "to": one.to} if one.to else one.words for one in settings.synonyms]
+    return asdict(settings) | {"synonyms": synonyms}
 
 
 class SettingsAnswer(TypedDict):
