@@ -248,6 +248,32 @@ async def test_wishes_bind(subject: Subject, query: str, expected: set[str]) -> 
     assert fulfilling - {"nobody"} == expected
 
 
+@pytest.mark.parametrize(
+    ("query", "found", "marked"),
+    [
+        ("hifi", ["signs", "joined"], ["Hi-Fi"]),
+        ("hi-fi", ["signs", "apart", "joined"], ["Hi-Fi"]),
+        ("threejs", ["joined", "signs"], ["three.js"]),
+        ("oconnor", ["joined", "signs"], ["O'Connor"]),
+        ("+hifi", ["joined", "signs"], ["Hi-Fi"]),
+        ("apart -hifi", ["apart"], []),
+    ],
+)
+async def test_a_word_is_found_with_and_without_its_signs(
+    tantivy: Subject, query: str, found: list[str], marked: list[str]
+) -> None:
+    signs = "Hi-Fi with three.js by O'Connor"
+    await tantivy.write(
+        ("signs", signs), ("joined", "hifi threejs oconnor"), ("apart", "hi fi set apart"), ("other", "x")
+    )
+    assert set(ids(await tantivy.lexicon.search(tantivy.papers, parse_query(query), 10))) == set(found)
+    (highlights,) = await tantivy.lexicon.highlight(tantivy.papers, parse_query(query), [signs])
+    assert [signs[start:end] for start, end in highlights.spans] == marked
+    if found != ["apart"]:
+        scores = await tantivy.lexicon.score_passages(tantivy.papers, parse_query(query), ["no such word", signs])
+        assert scores[1] > scores[0]
+
+
 async def test_quotations_that_no_document_says_are_named(subject: Subject) -> None:
     await subject.write(*POND)
     words = parse_query('"grey heron" "unheard of" +"never said"')

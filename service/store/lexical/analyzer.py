@@ -32,9 +32,17 @@ from service.store.lexical.compounds import split_compound
 from service.store.lexical.folding import IGNORABLE, SYLLABIC, UNSPACED, fold, unify
 from service.store.lexical.language_detection import detect_language, detector_version
 from service.store.lexical.languages import AUTO, LANGUAGES, UNDETERMINED, Language
-from service.store.lexical.word_parts import LONGEST_WORD, Span, part_sequences, run_grams, symbol_terms, symbols
+from service.store.lexical.word_parts import (
+    LONGEST_WORD,
+    Span,
+    joined_words,
+    part_sequences,
+    run_grams,
+    symbol_terms,
+    symbols,
+)
 
-_FORMAT = 5
+_FORMAT = 6
 """Increased when this package makes other terms or other fields with the same chain."""
 
 _SIGNS = r"[\u02b9-\u02bf\u20e3]"
@@ -64,6 +72,9 @@ _LONGEST_TERM = 255
 
 _PART_WEIGHT = 0.5
 """Of the parts of a word, in queries, beside the word. On XQuAD de nDCG@10 is within .001 of its best from .3 to .7."""
+
+_JOINED_WEIGHT = 0.5
+"""Of a word without its signs, in queries, beside its parts."""
 
 _CACHED_WORDS = 2**16
 """Words of a chain whose terms are cached: most texts use few words."""
@@ -104,7 +115,7 @@ class LanguageAnalyzer:
         self, text: str, *, stop_words: bool = True, within: bool = False, only: Set[str] | None = None
     ) -> Iterator[Token]:
         """In the order of the text, with or without stop words. `within`: also what is found within words (their parts,
-        substrings of very long runs) and between them (symbols). `only`: these terms alone."""
+        substrings of very long runs), words without their signs, and symbols. `only`: these terms alone."""
         for match in (_ASCII_WORDS if text.isascii() else _TOKENS).finditer(text):
             if match.lastgroup is not None:
                 yield from _grams(match.group(), match.start(), *_GRAMS[match.lastgroup], only)
@@ -122,7 +133,7 @@ class LanguageAnalyzer:
             for one in chain.from_iterable(parts):
                 if only is None or one.term in only:
                     yield Token(start + one.start, start + one.end, one.term)
-        for place, term in chain(symbols(text), run_grams(text)) if within else ():
+        for place, term in chain(self._joined(text), symbols(text), run_grams(text)) if within else ():
             if only is None or term in only:
                 yield Token(*place, term)
 
@@ -144,10 +155,16 @@ class LanguageAnalyzer:
 
     def sequences(self, text: str) -> list[list[str]]:
         """Every term of a document. Terms of a sequence follow each other: first those of its words, then the parts of
-        each different word, then its symbols. So a phrase is found across words, or within one."""
+        each different word, each word without its signs, its symbols. So a phrase is found across or within words."""
         words = _words(text)
         parts = (one for sequences in self._compounds_of(words).values() for one in sequences)
-        return [self._terms_of(text, None if _has_run(text) else words), *parts, symbol_terms(text)]
+        joined = dict.fromkeys(term for _, term in self._joined(text))
+        return [
+            self._terms_of(text, None if _has_run(text) else words),
+            *parts,
+            *([one] for one in joined),
+            symbol_terms(text),
+        ]
 
     def compounds(self, text: str) -> dict[str, list[list[str]]]:
         """The terms of words that are made of parts (`getUserById`), each with the sequences of its parts."""
@@ -161,9 +178,14 @@ class LanguageAnalyzer:
             if (terms := self.terms_of_word(word))
         }
 
+    def _joined(self, text: str) -> Iterator[tuple[Span, str]]:
+        for place, word in joined_words(text):
+            yield from ((place, term) for term in self.terms_of_word(word)[:1])
+
     def query_tokens(self, text: str) -> list[Token]:
         """What is searched of a query: its stop words only where it has no other words."""
-        return list(self.tokens(text, stop_words=False)) or list(self.tokens(text))
+        joined = [Token(*place, term, weight=_JOINED_WEIGHT) for place, term in self._joined(text)]
+        return (list(self.tokens(text, stop_words=False)) or list(self.tokens(text))) + joined
 
     def query_terms(self, text: str) -> dict[str, float]:
         """The terms to search, each with its weight: how often the query says it."""

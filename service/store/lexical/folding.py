@@ -1,7 +1,8 @@
 """Folding: the spellings of one word become one form before it is stemmed, by script and whatever the language.
 
 Characters without width are dropped, decimal digits become ASCII digits, and NFKC unites full-width letters, ligatures
-and presentation forms. Arabic and Hebrew lose their vowel signs, and Arabic letters that writers and keyboards
+and presentation forms. Arabic and Hebrew lose their vowel signs, Greek its accents, Latin and Cyrillic letters
+the marks that belong to no letter of an alphabet (stress, tones), and Arabic letters that writers and keyboards
 interchange are one letter. In Indic scripts a nasal before a consonant of its own class is written as anusvara.
 """
 
@@ -19,8 +20,10 @@ IGNORABLE = r"\p{Default_Ignorable_Code_Point}"
 
 _IGNORABLE = regex.compile(f"{IGNORABLE}+")
 _DIGITS = regex.compile(r"(?V1)[\p{Nd}--[0-9]]")
-_OTHER_RULES = regex.compile(r"[\p{Arabic}\p{Hebrew}\u0900-\u0D7F]")
-_POINTS = regex.compile(r"(?<=[\p{Arabic}\p{Hebrew}]\p{Mn}*)\p{Mn}")
+_OTHER_RULES = regex.compile(r"[\p{Arabic}\p{Hebrew}\p{Greek}\u0900-\u0D7F]")
+_POINTS = regex.compile(r"(?<=[\p{Arabic}\p{Hebrew}\p{Greek}]\p{Mn}*)\p{Mn}")
+_ADDED = regex.compile(r"(?<=[\p{Latin}\p{Cyrillic}]\p{Mn}*)[\u0300-\u036F]+")
+"""Marks of letters that have no form with them: the stress of Russian words, tones, the dot that i keeps of İ."""
 
 _LETTERS = str.maketrans(
     # The letters of Arabic, Persian and Urdu keyboards; hamza and madda are signs (Mn) once decomposed.
@@ -59,4 +62,5 @@ def fold(word: str, letters: Mapping[int, str]) -> str:
         word = _POINTS.sub("", unicodedata.normalize("NFD", word)).translate(_LETTERS)
         word = _DEFINITE.sub("ة", word)
         word = _NASAL.sub(lambda nasal: chr(ord(nasal.group()[0]) & 0xFF80 | 2), word)
-    return unicodedata.normalize("NFC", word)
+    word = unicodedata.normalize("NFC", word)
+    return word if word.isascii() else _ADDED.sub("", word)

@@ -13,7 +13,7 @@ from service.store.lexical.folding import unify
 from service.store.lexical.identifiers import Identifier, index_terms, long_numbers, query_identifiers
 from service.store.lexical.query import K1, PHRASE, SATURATION, WHOLE, B, LexicalQuery
 from service.store.lexical.term_weights import idf
-from service.store.lexical.word_parts import compound_words, query_grams, run_grams
+from service.store.lexical.word_parts import compound_words, query_grams, run_grams, without_signs
 
 ANALYSED_LENGTH = 40_000
 """Characters that are analysed of one call, in 1 ms: of the passages that hold the query's rarest words as written."""
@@ -78,7 +78,11 @@ class PassageScorer:
         sought |= {max(parts, key=len).casefold(): 1.0 for parts in self._apart}
         verbatim = (*(one.text for one in self._identifiers), *self._words.required, *self._words.quoted)
         sought |= dict.fromkeys(map(str.casefold, verbatim[:_LITERALS]), sum(words.values()))
-        return [sum(weight for word, weight in sought.items() if word in text) for text in map(str.casefold, passages)]
+
+        def score(text: str) -> float:
+            return sum(weight for word, weight in sought.items() if word in text)
+
+        return [score(text) or score(without_signs(text)) for text in map(str.casefold, passages)]
 
     def _bm25(self, chain: LanguageAnalyzer, texts: Sequence[str], passages: int) -> list[float]:
         """Of texts that are the only ones with such words among so many passages."""

@@ -1,7 +1,9 @@
-"""What a word is made of, and what is found although it is no word: parts of identifiers, symbols, very long runs.
+"""What a word is made of, and what is found although it is no word: parts of identifiers, words without their signs,
+symbols, very long runs.
 
 - `getUserById`, `HTTPServer`, `PostgreSQL16`: a word is cut before a capital after a small letter, before the last
   capital of several, and between letters and digits, in every script that has capitals or digits.
+- `Wi-Fi`, `Node.js`, `U.S.A.`, `O'Reilly` are also the words that many write: wifi, nodejs, usa, oreilly.
 - Emoji and other symbols (`★`, `™`, `€`).
 - Runs without a border (base64, sequences): no word is that long, so substrings of them are indexed.
 """
@@ -20,6 +22,7 @@ Span = tuple[int, int]
 """[start, end) in code points."""
 
 _UNSPACED = f"[{SYLLABIC}[{UNSPACED}]]"
+_UNSPACED_RUN = regex.compile(f"(?V1){_UNSPACED}")
 _NUMBER_BORDER = r"(?<=\p{L}\p{M}*)(?=\p{Nd})|(?<=\p{Nd}\p{M}*)(?=\p{L})"
 _NUMBER_BORDERS = regex.compile(_NUMBER_BORDER)
 # The s of a plural belongs to its capitals: URLs.
@@ -32,6 +35,16 @@ _EDGE = rf"(?:\b|(?<=_|{_UNSPACED})|(?=_|{_UNSPACED})|{_BORDER})"
 _MOST_PARTS = 32
 _FEW_PARTS, _LEAST_LENGTH = 4, 2.5
 """A word of more parts than a few is a digest or base64 where they are shorter than this on average."""
+
+_APOSTROPHES = "'’ʼ"
+_JOINING = f"-‐‑.&{_APOSTROPHES}"
+_SIGNS = re.compile(rf"[{_JOINING}](?=[^\W\d_])")
+_LETTER = r"(?:(?!_)[\w\u0300-\u036F])"
+_JOINED = re.compile(rf"{_LETTER}+(?:{_SIGNS.pattern}{_LETTER}+)+")
+_IS_LETTER = re.compile(_LETTER).match
+_ELISION = regex.compile(rf"^\p{{Latin}}+[{_APOSTROPHES}]\p{{Ll}}{{3,}}$")
+"""Of an article or a preposition, as in `l'homme` and `dell'arte`, which nobody writes in one."""
+_MOST_JOINED, _LONGEST_JOINED = 5, 40
 
 _PICTURE = r"\p{Extended_Pictographic}[\uFE0E\uFE0F]?\p{EMod}?[\U000E0020-\U000E007F]*"
 _SYMBOLS = regex.compile(
@@ -69,6 +82,33 @@ def part_sequences(word: str) -> list[list[Span]]:
 
 def _cut(word: str, borders: "regex.Pattern[str]") -> list[Span]:
     return list(pairwise([0, *(match.start() for match in borders.finditer(word)), len(word)]))
+
+
+def joined_words(text: str) -> Iterator[tuple[Span, str]]:
+    """Words whose parts, of which each begins with a letter, are joined by hyphens, full stops, apostrophes or `&`: the
+    place of each, and the word without these signs."""
+    end = 0
+    for sign in _SIGNS.finditer(text):
+        start = sign.start()
+        while start > end and sign.start() - start < _LONGEST_JOINED and _IS_LETTER(text[start - 1]):
+            start -= 1
+        if (match := _JOINED.match(text, max(start, end))) is None:
+            continue
+        end, word = match.end(), match.group()
+        if word[-2] in _APOSTROPHES and word[-1] in "sS":
+            word = word[:-2]  # the possessive of a word is that word
+        parts = _SIGNS.split(word)
+        if not (1 < len(parts) <= _MOST_JOINED and len(word) <= _LONGEST_JOINED and word[0].isalpha()):
+            continue
+        if not (_ELISION.match(word) or _UNSPACED_RUN.search(word)):
+            yield (start, start + len(word)), "".join(parts)
+
+
+def without_signs(text: str) -> str:
+    """What holds every word of `joined_words` as it is, and much else; quickly."""
+    for sign in _JOINING:
+        text = text.replace(sign, "")
+    return text
 
 
 def symbols(text: str) -> Iterator[tuple[Span, str]]:

@@ -84,6 +84,14 @@ def chain(language: str) -> LanguageAnalyzer:
         ("en", "\ufeffhe\u2060ron\u200e", "heron"),
         ("th", "ภา\u200bษา", "าษา"),
         ("zh", "东\u200b京", "东京"),
+        ("ru", "за\u0301мок на горе", "замок"),
+        ("uk", "кра\u0301пка", "КРАПКА"),
+        ("en", "İstanbul", "istanbul"),
+        ("de", "İZMİR", "Izmir"),
+        ("vi", "g\u0303uarani", "guarani"),
+        ("en", "Mo\u0304\u0301zg g\u0303", "mozg"),
+        ("el", "τῆς Ἀθήνας", "Αθηνας"),
+        ("en", "ΆΝΘΡΩΠΟΣ", "ανθρωποσ"),
         ("de", "Ihre Krankenversicherung", "Versicherung"),
         ("de", "eine Versicherung für Kranke", "Krankenversicherung"),
         ("de", "Haftpflicht-Versicherung", "Haftpflichtversicherung"),
@@ -93,6 +101,15 @@ def chain(language: str) -> LanguageAnalyzer:
 )
 def test_a_query_meets_the_documents_that_say_it(language: str, document: str, query: str) -> None:
     assert set(chain(language).query_terms(query)) & set(chain(language).terms(document))
+
+
+@pytest.mark.parametrize(
+    ("language", "one", "other"),
+    [("uk", "мой", "мои"), ("bg", "край", "краи"), ("uk", "їжа", "іжа"), ("vi", "má", "ma")],
+)
+def test_marks_that_belong_to_a_letter_tell_words_apart(language: str, one: str, other: str) -> None:
+    for text in (one, unicodedata.normalize("NFD", one)):
+        assert chain(language).terms_of_word(text)[0] != chain(language).terms_of_word(other)[0]
 
 
 @pytest.mark.parametrize("word", ["Übersetzungen", "Versicherung", "Gegenstand", "Gesellschaft", "Produktion"])

@@ -1,12 +1,14 @@
 """Parts of words, symbols, and substrings of very long runs."""
 
 import random
+import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.store.lexical.word_parts import part_sequences, query_grams, run_grams, symbol_terms
+from service.store.lexical.word_parts import joined_words, part_sequences, query_grams, run_grams, symbol_terms
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,38 @@ def test_names_that_are_made_of_parts_are_parts_too() -> None:
 def test_parts_follow_each_other_and_make_the_word(word: str) -> None:
     for first, *_ in filter(None, [part_sequences(word)]):
         assert "".join(word[start:end] for start, end in first) == word
+
+
+@pytest.mark.parametrize(
+    ("text", "joined"),
+    [
+        ("Hi-Fi sound", ["HiFi"]),
+        ("by e‑mail.", ["email"]),
+        ("three.js, socket.io", ["threejs", "socketio"]),
+        ("the U.K. and B&B's", ["UK", "BB"]),
+        ("O’Connor’s rock'n'roll", ["OConnor", "rocknroll"]),
+        ("l’arbre dell'opera", []),
+        ("L'Oréal d'Estaing", ["LOréal", "dEstaing"]),
+        ("Cote\u0301-d'Or", ["Cote\u0301dOr"]),
+        ("п'ять об’єднання", ["пять", "обєднання"]),
+        ("3-4 v1.2 covid-19 10.0.0.1 a--b a.-b", []),
+        ("東京-大阪", []),
+        ("a-b-c-d-e-f", []),
+        (f"{'long' * 12}-word", []),
+        ("trailing- -leading 'quoted' end.", []),
+        ("", []),
+    ],
+)
+def test_words_without_their_signs(text: str, joined: list[str]) -> None:
+    found = list(joined_words(text))
+    assert [word for _, word in found] == joined
+    assert [re.sub(r"[-‑.&'’]", "", text[slice(*place)]) for place, _ in found] == joined
+
+
+@given(st.text(st.sampled_from("abX9é_-.&'’ \u0301東"), max_size=60))
+def test_places_of_words_without_their_signs_do_not_overlap(text: str) -> None:
+    places = [place for place, _ in joined_words(text)]
+    assert all(end <= start for (_, end), (start, _) in pairwise(places))
 
 
 @pytest.mark.parametrize(
