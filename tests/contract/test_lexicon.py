@@ -255,6 +255,7 @@ async def test_wishes_bind(subject: Subject, query: str, expected: set[str]) -> 
         ("hi-fi", ["signs", "apart", "joined"], ["Hi-Fi"]),
         ("threejs", ["joined", "signs"], ["three.js"]),
         ("oconnor", ["joined", "signs"], ["O'Connor"]),
+        ("25000", ["joined", "signs"], ["25,000"]),
         ("+hifi", ["joined", "signs"], ["Hi-Fi"]),
         ("apart -hifi", ["apart"], []),
     ],
@@ -262,9 +263,9 @@ async def test_wishes_bind(subject: Subject, query: str, expected: set[str]) -> 
 async def test_a_word_is_found_with_and_without_its_signs(
     tantivy: Subject, query: str, found: list[str], marked: list[str]
 ) -> None:
-    signs = "Hi-Fi with three.js by O'Connor"
+    signs = "Hi-Fi with three.js by O'Connor for 25,000"
     await tantivy.write(
-        ("signs", signs), ("joined", "hifi threejs oconnor"), ("apart", "hi fi set apart"), ("other", "x")
+        ("signs", signs), ("joined", "hifi threejs oconnor 25000"), ("apart", "hi fi set apart"), ("other", "x")
     )
     assert set(ids(await tantivy.lexicon.search(tantivy.papers, parse_query(query), 10))) == set(found)
     (highlights,) = await tantivy.lexicon.highlight(tantivy.papers, parse_query(query), [signs])
