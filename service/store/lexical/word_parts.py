@@ -42,7 +42,7 @@ _SIGNS = re.compile(rf"[{_JOINING}](?=[^\W\d_])")
 _LETTER = r"(?:(?!_)[\w\u0300-\u036F])"
 _JOINED = re.compile(rf"{_LETTER}+(?:{_SIGNS.pattern}{_LETTER}+)+")
 _IS_LETTER = re.compile(_LETTER).match
-_ELISION = regex.compile(rf"^\p{{Latin}}+[{_APOSTROPHES}]\p{{Ll}}{{3,}}$")
+_ELISION = regex.compile(rf"^(?i:[cdjlmnst]|\p{{L}}*qu|\p{{L}}*ll|un)[{_APOSTROPHES}]\p{{Ll}}{{3,}}$")
 """Of an article or a preposition, as in `l'homme` and `dell'arte`, which nobody writes in one."""
 _GROUPED = re.compile(rf"(?<![\w.,])\d{{1,3}}(?:[,.\u00a0\u2009\u202f{_APOSTROPHES}]\d{{3}})+(?!\w)")
 _MOST_JOINED, _LONGEST_JOINED = 5, 40
