@@ -4,8 +4,9 @@ A batch is padded to its longest text, so it costs longest x count. Sorted by le
 length and need little padding.
 """
 
-import math
 from collections.abc import Sequence
+
+import numpy as np
 
 
 def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -29,27 +30,28 @@ def cheapest_packing(lengths: Sequence[int], budget: int, overhead: int) -> list
     """Indices of `lengths` in the batches with the least total cost, longest texts first.
 
     A pass costs its padded tokens and a fixed `overhead` in tokens. The bounds are those of `pack`. The best packing
-    groups neighbours in length, so dynamic programming over the sorted lengths finds it, in quadratic time: meant for
-    the few passages of one query.
+    groups neighbours in length, so dynamic programming over the sorted lengths finds it, in time that grows with the
+    texts and with how many of them fit the budget: some microseconds each.
     """
     order = _longest_first(lengths)
-    least: list[float] = [0.0]  # cost of the first n in order
-    starts: list[int] = [0]  # start of the last of their batches
+    sizes, at = np.array([lengths[index] for index in order]), np.arange(len(order))
+    # The first n in order cost least[n]. With a last batch from `start` on, this is
+    # least[start] + sizes[start] * (n - start) + overhead, of which `fixed` does not depend on n.
+    fixed = -sizes * at
+    starts, first, least = [], 0, 0
     for end in range(1, len(order) + 1):
-        best, best_start = math.inf, end - 1
-        for start in range(end - 1, -1, -1):
-            padded = lengths[order[start]] * (end - start)
-            if padded > budget and end - start > 1:
-                break
-            if least[start] + padded + overhead < best:
-                best, best_start = least[start] + padded + overhead, start
-        least.append(best)
-        starts.append(best_start)
+        fixed[end - 1] += least
+        while first < end - 1 and sizes[first] * (end - first) > budget:
+            first += 1
+        costs = fixed[first:end] + sizes[first:end] * end
+        best = int(costs.argmin())
+        starts.append(first + best)
+        least = int(costs[best]) + overhead
     batches: list[list[int]] = []
     end = len(order)
     while end:
-        batches.append(order[starts[end] : end])
-        end = starts[end]
+        batches.append(order[starts[end - 1] : end])
+        end = starts[end - 1]
     return batches[::-1]
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from service.core.errors import ModelUnavailable
-from service.embedder.models.pass_budget import CPU_BATCH_TOKENS, CPU_PASS_OVERHEAD, threads_for
+from service.embedder.models.pass_budget import CPU_BATCH_TOKENS, threads_for
 from service.embedder.models.text_tokenizer import Tokens
 
 
@@ -50,14 +50,6 @@ def precision(device: torch.device, wanted: str) -> torch.dtype:
 def batch_tokens(device: torch.device) -> int:
     """Padded tokens of one pass. On a GPU enough to hide the launching of kernels (`loadtests.encode --gpu`)."""
     return CPU_BATCH_TOKENS if device.type == "cpu" else 65536
-
-
-def pass_overhead(device: torch.device) -> int:
-    """Fixed cost of one more forward pass, in tokens.
-
-    A pass on a GPU launches hundreds of kernels, which a small batch does not hide.
-    """
-    return CPU_PASS_OVERHEAD if device.type == "cpu" else 8192
 
 
 def use_threads(tokens: int, most: int) -> None:

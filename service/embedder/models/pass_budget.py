@@ -16,6 +16,9 @@ often, large ones push the activations out of the cache."""
 CPU_PASS_OVERHEAD = 64
 """Cost of one more pass on CPU, in padded tokens: see the rates above."""
 
+GPU_PASS_OVERHEAD = 8192
+"""The same on a GPU: a pass launches hundreds of kernels, which a small batch does not hide."""
+
 _SMOOTHING = 0.2
 _GROWTH = 1.02
 
@@ -49,6 +52,11 @@ class PassBudget:
     def shrink(self, tokens: int) -> None:
         """The device had no room for a pass of so many padded tokens."""
         self._fitting = max(1.0, min(self._fitting, tokens // 2))
+
+
+def pass_overhead(batch_tokens: int) -> int:
+    """Fixed cost of one more pass, in padded tokens, on a device whose passes suit so many."""
+    return CPU_PASS_OVERHEAD if batch_tokens <= CPU_BATCH_TOKENS else GPU_PASS_OVERHEAD
 
 
 def threads_for(tokens: int, most: int) -> int:

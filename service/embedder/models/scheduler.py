@@ -22,13 +22,11 @@ import numpy.typing as npt
 
 from service.core.caller import CALLER, Caller
 from service.core.errors import AzimuthError, ModelUnavailable, Overloaded
-from service.embedder.models.batch_packing import cheapest_packing, pack
+from service.embedder.models.batch_packing import cheapest_packing
 from service.embedder.models.pass_budget import PassBudget
 
 PASS_SECONDS = 0.04
 AGING_SECONDS = 0.25
-BEST_PACKED = 128
-"""Texts of one caller that are packed into the passes with the least padding."""
 
 T = TypeVar("T")
 
@@ -170,9 +168,7 @@ class PassScheduler:
         A caller that is cancelled takes the passes along that have not begun.
         """
         lengths, budget = list(map(len, inputs)), self._budget(model)
-        # The best packing takes quadratic time.
-        few = len(inputs) <= BEST_PACKED
-        batches = cheapest_packing(lengths, budget, model.pass_overhead) if few else pack(lengths, budget)
+        batches = cheapest_packing(lengths, budget, model.pass_overhead)
         answer: asyncio.Future[npt.NDArray[np.float32]] = asyncio.get_running_loop().create_future()
         work = _Work(model, inputs, deque(batches), len(batches) == 1, answer)
         self._enqueue(work)

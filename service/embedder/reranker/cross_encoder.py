@@ -18,6 +18,7 @@ from service.core.errors import ModelUnavailable
 from service.embedder.models import device as devices
 from service.embedder.models import packed_linear, pretrained, source
 from service.embedder.models.padding import Padding
+from service.embedder.models.pass_budget import pass_overhead
 from service.embedder.models.text_tokenizer import Tokens
 from service.embedder.reranker import adapter, first_token
 from service.embedder.reranker.adapter import UNCALIBRATED, LoadedCrossEncoder
@@ -52,7 +53,7 @@ class PackedCrossEncoder(PairModel):
         super().__init__(
             self.described,
             batch_tokens=batch_tokens or devices.batch_tokens(self.device),
-            pass_overhead=devices.pass_overhead(self.device),
+            pass_overhead=pass_overhead(devices.batch_tokens(self.device)),
         )
         if self.device.type != "cpu":
             self.portion = PORTION_ON_GPU

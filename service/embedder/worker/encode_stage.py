@@ -14,8 +14,8 @@ from service.core.ids import Vectors
 from service.core.ports.embedder import Encoder
 from service.core.vector_math import finite
 from service.core.versions import EmbedderVersion
-from service.embedder.models.batch_packing import pack
-from service.embedder.models.pass_budget import PassBudget
+from service.embedder.models.batch_packing import cheapest_packing, pack
+from service.embedder.models.pass_budget import PassBudget, pass_overhead
 from service.embedder.worker.failure_bisection import bisect_failures
 from service.embedder.worker.failure_policy import FailurePolicy
 from service.embedder.worker.in_flight import EncodingThroughput, InFlightChunk, InFlightDocument, LaneLimits
@@ -49,10 +49,16 @@ class EncodeStage:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def pack(self, chunks: Sequence[InFlightChunk]) -> list[list[InFlightChunk]]:
-        """Batches of the chunks of one version, within the memory and the time of a pass, longest chunks first."""
+        """Batches of the chunks of one version, within the memory and the time of a pass, longest chunks first.
+
+        Full passes of some hundred short texts would be padded by up to a half: smaller ones of like lengths cost less.
+        """
         if not chunks:
             return []
-        return _batches(chunks, self._budget(chunks[0].document.encoder).tokens(self._limits.pass_seconds))
+        encoder = chunks[0].document.encoder
+        budget, overhead = self._budget(encoder).tokens(self._limits.pass_seconds), pass_overhead(encoder.batch_tokens)
+        packed = cheapest_packing(list(map(_tokens, chunks)), budget, overhead)
+        return [[chunks[index] for index in batch] for batch in packed]
 
     def _budget(self, encoder: Encoder) -> PassBudget:
         return self._budgets.setdefault(encoder, PassBudget(self._batch_tokens or encoder.batch_tokens))
