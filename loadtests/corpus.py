@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from service.cli import demo_corpus
 from service.core.documents import Document
@@ -53,8 +54,7 @@ class Corpus:
         words, cumulated = np.array(self.words, dtype=object), np.cumsum(self.frequencies)
         for start in range(0, count, 1_000):
             size = min(1_000, count - start)
-            near, plus, minus = generator.integers(len(self.anchors), size=(3, size))
-            rows = self.vectors[near] + STRAY * (self.vectors[plus] - self.vectors[minus])
+            near, rows = variations(self.vectors, size, generator)
             lengths = np.clip(generator.lognormal(np.log(mean), 0.4, size), least, most).astype(int)
             batch = []
             for offset, (anchor, words_of_it) in enumerate(zip(near, lengths, strict=True)):
@@ -64,7 +64,14 @@ class Corpus:
                 text[mine] = own[generator.integers(len(own), size=int(mine.sum()))]
                 metadata = {"lot": number % 100, "shelf": int(generator.integers(10)), "source": f"part-{number % 7}"}
                 batch.append(Document(id=DocumentId(f"doc-{number:07d}"), text=" ".join(text), metadata=metadata))
-            yield batch, (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+            yield batch, rows
+
+
+def variations(anchors: Vectors, count: int, generator: np.random.Generator) -> tuple[npt.NDArray[np.intp], Vectors]:
+    """The anchors of so many documents, and their vectors."""
+    near, plus, minus = generator.integers(len(anchors), size=(3, count))
+    rows = anchors[near] + STRAY * (anchors[plus] - anchors[minus])
+    return near, (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def build(encoder: Encoder, queries: int, seed: int) -> Corpus:

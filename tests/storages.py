@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from service.core.collections import IndexSettings, Storage
+from service.core.collections import IndexKind, IndexSettings, Storage
 from service.store.postgres.vectors import vector_tables
 from tests.world import World
 
@@ -15,11 +15,12 @@ def sealed(collection_id: int, number: int = 1) -> str:
     return f"substring({digest} FOR {vector_tables.SEAL_BYTES})"
 
 
-async def stored_as(world: World, storage: Storage) -> World:
-    """The same world, its table still empty, with its vectors stored in this way."""
-    if storage == world.version.index.storage:
+async def stored_as(world: World, storage: Storage, kind: IndexKind = "hnsw") -> World:
+    """The same world, its table still empty, with its vectors stored and to be indexed in this way."""
+    index = IndexSettings(storage=storage, kind=kind)
+    if index == world.version.index:
         return world
-    version = dataclasses.replace(world.version, index=IndexSettings(storage=storage))
+    version = dataclasses.replace(world.version, index=index)
     if world.pool is not None:
         async with world.pool.transaction() as connection:
             await connection.execute(vector_tables.drop_table(version.collection_id, version.number))

@@ -8,12 +8,12 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from service.core.collections import Storage
+from service.core.collections import IndexKind, Storage
 
 PAGE = 8192
 _HEAP_PAGE, _HNSW_PAGE = PAGE - 24, PAGE - 24 - 8
-_ITEM = 4
-"""Bytes of a page for the place of a tuple in it."""
+_ITEM, _ITEM_HEADER = 4, 8
+"""Bytes of a page for the place of a tuple in it, and of an index tuple before its vector."""
 _ROW_BYTES, _KEY_BYTES = 88, 56
 """Of a chunk in the table beside vector and id of the document, and in the primary key beside the id."""
 _DOCUMENT_BYTES, _TEXT_BYTES = 480, 1.05
@@ -30,6 +30,8 @@ _SCAN_MS, _API_MS, _LOOP_MS, _STATEMENTS_MS, _LATENCY_MS = 4.6, 11.3, 5.7, 1.5, 
 thread of its event loop, and of the other statements; and what one client waits for beside the scan."""
 _REFERENCE_CHUNKS, _REFERENCE_DIMENSIONS = 1e5, 384
 _BUILD_SECONDS, _BUILD_EXPONENT, _BUILD_CORES = 39.0, 1.29, 2
+_LISTS_BUILD, _LISTS_SCAN = 0.13, 0.45
+"""Of a million chunks in `ivfflat` beside HNSW: processor time of the build, and a scan with the same recall."""
 _BUSY_SHARE = 0.6
 """Of the cores that searches may keep busy; beyond, they wait for each other."""
 _MEMORY_SHARE, _HOT_DOCUMENTS = 0.75, 0.1
@@ -51,6 +53,7 @@ class Load:
     characters: float = 1_000.0
     id_bytes: int = 16
     m: int = 16
+    kind: IndexKind = "hnsw"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,9 +88,12 @@ def table_bytes(load: Load) -> float:
 
 
 def index_bytes(load: Load) -> float:
-    """The HNSW graph; 0 where there is none, because an exact scan is as fast."""
+    """The HNSW graph or the lists; 0 where there is none, because an exact scan is as fast."""
     if load.chunks <= _EXACT_BELOW:
         return 0.0
+    if load.kind == "ivfflat":
+        vector = vector_bytes(load.dimensions, _INDEX_BITS[load.storage])
+        return _pages(load.chunks, _aligned(_ITEM_HEADER + vector), _HNSW_PAGE)
     element = _aligned(72 + vector_bytes(load.dimensions, _INDEX_BITS[load.storage]))
     neighbours = _aligned(4 + 2 * load.m * 6)
     return _pages(load.chunks, element + _ITEM + neighbours, _HNSW_PAGE)
@@ -105,19 +111,25 @@ def disk_bytes(load: Load) -> dict[str, float]:
     }
 
 
-def scan_ms(chunks: float, dimensions: int) -> float:
-    """Of the index: it visits nodes in proportion to the logarithm of their number (Malkov and Yashunin, 2018)."""
-    growth = math.log(max(chunks, 10.0)) / math.log(_REFERENCE_CHUNKS)
-    return _SCAN_MS * growth * (0.5 + 0.5 * dimensions / _REFERENCE_DIMENSIONS)
+def scan_ms(chunks: float, dimensions: int, kind: IndexKind = "hnsw") -> float:
+    """Of the index. A graph visits nodes in proportion to the logarithm of their number (Malkov and Yashunin, 2018);
+    lists are as many as each is long, the square root."""
+    size = 0.5 + 0.5 * dimensions / _REFERENCE_DIMENSIONS
+    if kind == "ivfflat":
+        return _LISTS_SCAN * scan_ms(1e6, dimensions) * math.sqrt(chunks / 1e6)
+    return _SCAN_MS * math.log(max(chunks, 10.0)) / math.log(_REFERENCE_CHUNKS) * size
 
 
 def latency_ms(load: Load) -> float:
     """Median of a hybrid search without reranking, of one client, where all data are in memory."""
-    return _LATENCY_MS + scan_ms(load.chunks, load.dimensions)
+    return _LATENCY_MS + scan_ms(load.chunks, load.dimensions, load.kind)
 
 
 def build_seconds(load: Load, cores: int = _BUILD_CORES) -> float:
-    """Of the index, with the graph in memory."""
+    """Of the index, with the graph in memory. For lists each chunk is compared with every centre."""
+    if load.kind == "ivfflat":
+        graph = build_seconds(replace(load, chunks=1e6, kind="hnsw"), cores)
+        return _LISTS_BUILD * graph * math.pow(load.chunks / 1e6, 1.5)
     growth: float = (load.chunks / _REFERENCE_CHUNKS) ** _BUILD_EXPONENT
     size = 0.5 + 0.5 * load.dimensions / _REFERENCE_DIMENSIONS
     return _BUILD_SECONDS * growth * size * _BUILD_CORES / cores
@@ -135,7 +147,7 @@ def plan(load: Load, machine: Machine, days: float = 7.0) -> dict[str, Any]:
     services = max(1, math.ceil(in_memory / memory))
     one = replace(load, chunks=load.chunks / services)
     usable = 1000 * _BUSY_SHARE * machine.cores
-    database_ms = _STATEMENTS_MS + scan_ms(one.chunks, load.dimensions)
+    database_ms = _STATEMENTS_MS + scan_ms(one.chunks, load.dimensions, load.kind)
     copies = max(1, math.ceil(load.qps * database_ms / usable))
     processes = max(1, math.ceil(load.qps * _LOOP_MS / (1000 * _BUSY_SHARE)))
     apis = max(math.ceil(load.qps * _API_MS / usable), math.ceil(processes * _PROCESS_BYTES / memory))

@@ -1,12 +1,12 @@
 """`azimuth plan`: how many machines a number of chunks and searches takes, and where this product ends."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from service.cli import capacity, shell
-from service.core.collections import Storage
+from service.core.collections import INDEXED_STORAGES, Storage
 
 _DEFAULT_LOAD, _DEFAULT_MACHINE = capacity.Load(chunks=0, qps=0), capacity.Machine()
 
@@ -17,6 +17,7 @@ def plan(
     qps: Annotated[float, typer.Option(min=0, max=1e7, help="Hybrid searches a second.")] = 10.0,
     dimensions: Annotated[int, typer.Option(min=1, max=16_000)] = _DEFAULT_LOAD.dimensions,
     storage: Annotated[Storage, typer.Option(help="How vectors are kept.")] = _DEFAULT_LOAD.storage,
+    kind: Annotated[Literal["hnsw", "ivfflat"], typer.Option(help="Of index.")] = "hnsw",
     chunks_per_document: Annotated[float, typer.Option(min=1)] = _DEFAULT_LOAD.chunks_per_document,
     characters: Annotated[float, typer.Option(min=1, help="Of a passage.")] = _DEFAULT_LOAD.characters,
     cores: Annotated[int, typer.Option(min=1, help="Of one machine.")] = _DEFAULT_MACHINE.cores,
@@ -31,11 +32,14 @@ def plan(
     amounts = (chunks, qps, chunks_per_document, characters, memory_gb, price, passages_per_core, days)
     if not all(map(math.isfinite, amounts)):
         shell.fail("every amount must be a finite number")
+    if storage not in INDEXED_STORAGES[kind]:
+        shell.fail(f"{kind} indexes {' or '.join(INDEXED_STORAGES[kind])}, not {storage}")
     load = capacity.Load(
         chunks=chunks,
         qps=qps,
         dimensions=dimensions,
         storage=storage,
+        kind=kind,
         chunks_per_document=chunks_per_document,
         characters=characters,
     )

@@ -30,6 +30,7 @@ def reindex(
     max_tokens: Annotated[int | None, typer.Option(min=16, help="Longest passage, in tokens.")] = None,
     overlap_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens that neighbours share.")] = None,
     storage: Annotated[str | None, typer.Option(help="halfvec, vector, binary or scalar.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Of index: hnsw, ivfflat, vchordrq or diskann.")] = None,
     m: Annotated[int | None, typer.Option("--m", min=2, help="Links of each node of the HNSW graph.")] = None,
     ef_construction: Annotated[int | None, typer.Option(min=4, help="Candidate list size of the HNSW build.")] = None,
     judgments: Annotated[
@@ -51,7 +52,7 @@ def reindex(
     spec = _given(model=embedder, revision=revision, dimensions=dimensions, identity=identity, **prompts)
     body: dict[str, Any] = {
         "chunking": _given(max_tokens=max_tokens, overlap_tokens=overlap_tokens),
-        "index": _given(m=m, ef_construction=ef_construction, storage=storage),
+        "index": _given(kind=kind, m=m, ef_construction=ef_construction, storage=storage),
         "note": note,
     }
     with shell.connect(url) as client:

@@ -52,12 +52,13 @@ def embedder_text(version: Mapping[str, Any]) -> str:
 
 
 def index_text(version: Mapping[str, Any]) -> str:
-    return "HNSW" if version["indexed"] else "exact scan"
+    return str(version["index"]["kind"]) if version["indexed"] else "exact scan"
 
 
 def version_details(version: Mapping[str, Any]) -> Table:
     """Everything about one version except its evidence."""
-    chunking, hnsw = version["chunking"], version["index"]
+    chunking, index = version["chunking"], version["index"]
+    graph = f" with m {index['m']}, ef_construction {index['ef_construction']}"
     longest = chunking["max_tokens"] or version["max_tokens"]
     table = plain_table("", "", show_header=False)
     table.columns[0].style = "dim"
@@ -67,7 +68,7 @@ def version_details(version: Mapping[str, Any]) -> Table:
         ("embedder", Text(embedder_text(version))),
         ("dimensions", str(version["dimensions"])),
         ("chunking", f"{longest} tokens, {chunking['overlap_tokens']} of them overlap"),
-        ("storage", f"{hnsw['storage']}, HNSW with m {hnsw['m']}, ef_construction {hnsw['ef_construction']}"),
+        ("storage", f"{index['storage']}, {index['kind']}{graph if index['kind'] == 'hnsw' else ''}"),
         ("chunks", f"{version['chunks']:,}, searched by {index_text(version)}"),
         ("fingerprint", version["fingerprint"]),
         ("registered", local_time(version["created_at"])),

@@ -1,5 +1,6 @@
 """Collections and their settings: embedder, chunking, index, fusion and reranking."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -9,6 +10,14 @@ from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.metadata import FieldType, FieldTypes
 
 Storage = Literal["halfvec", "vector", "binary", "scalar"]
+IndexKind = Literal["hnsw", "ivfflat", "vchordrq", "diskann"]
+INDEXED_STORAGES: Mapping[IndexKind, tuple[Storage, ...]] = {
+    "hnsw": ("halfvec", "vector", "binary", "scalar"),
+    "ivfflat": ("halfvec", "vector"),
+    "vchordrq": ("halfvec", "vector"),
+    "diskann": ("vector",),
+}
+"""The storages that each kind of index is built on."""
 
 EXTERNAL = "external"
 
@@ -44,13 +53,16 @@ class ChunkingSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexSettings:
-    """How the vectors of a version are stored and indexed. `m`, `ef_construction`: parameters of HNSW.
+    """How the vectors of a version are stored and indexed. `m`, `ef_construction`: parameters of HNSW alone.
+
+    `hnsw` and `ivfflat` come with pgvector, `vchordrq` with VectorChord, `diskann` with pgvectorscale.
 
     `halfvec`: 16 bits per dimension; `vector`: 32; `binary` and `scalar`: halfvec rows with an index of two or of four
     levels per dimension (1 or 3 bits), whose results are scored again with the rows. The space is the same; the recall
     of the index differs, and is measured.
     """
 
+    kind: IndexKind = "hnsw"
     m: int = 16
     ef_construction: int = 64
     storage: Storage = "halfvec"

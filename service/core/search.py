@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from service.core import boosts
 from service.core.boosts import Boost
-from service.core.collections import CollectionSettings, FusionSettings, RerankSettings
+from service.core.collections import CollectionSettings, FusionSettings, IndexKind, RerankSettings
 from service.core.errors import Invalid
 from service.core.examples import Like
 from service.core.explanation import Explanation
@@ -35,14 +35,20 @@ class DensePlan:
     """How the dense leg ran. `underfilled`: the answer is shorter than requested although more hits may exist.
 
     `max_scan_tuples`: rows after which an iterative scan gives up. `reason`: a code for why this plan was chosen.
+    `hnsw` stands for every index; `index` is its kind.
     """
 
     kind: Literal["exact", "hnsw", "hnsw_iterative", "none"] = "none"
+    index: IndexKind = "hnsw"
     ef_search: int | None = None
     selectivity: float | None = None
     underfilled: bool = False
     max_scan_tuples: int | None = None
     reason: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.kind.replace("hnsw", self.index)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

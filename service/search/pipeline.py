@@ -226,7 +226,7 @@ class SearchPipeline:
             hits=tuple(hits),
             mode=request.mode,
             embedder_version=space.version.number,
-            dense=plan,
+            dense=replace(plan, index=space.version.index.kind),
             rerank_summary=rerank_summary,
             parsed_query=request.parsed_query,
             unmatched_terms=context.unmatched_terms,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from service.cli import capacity
-from service.core.collections import IndexSettings, Storage
+from service.core.collections import IndexKind, IndexSettings, Storage
 from service.store.postgres.connection.pool import Pool
 from service.store.postgres.vectors import vector_tables
 from tests.storages import STORAGES
@@ -16,12 +16,14 @@ ROWS = 1_000
 
 
 @pytest.mark.parametrize("dimensions", [384, 1_024])
-@pytest.mark.parametrize("storage", STORAGES)
-async def test_tables_and_indexes_are_as_large_as_computed(pool: Pool, dimensions: int, storage: Storage) -> None:
+@pytest.mark.parametrize(("storage", "kind"), [*((storage, "hnsw") for storage in STORAGES), ("halfvec", "ivfflat")])
+async def test_tables_and_indexes_are_as_large_as_computed(
+    pool: Pool, dimensions: int, storage: Storage, kind: IndexKind
+) -> None:
     postgres = await build(pool)
     identity = replace(postgres.version.identity, dimensions=dimensions)
-    version = replace(postgres.version, identity=identity, index=IndexSettings(storage=storage))
-    names, kind = vector_tables.vector_table_of(version), vector_tables.layout_of(version).type
+    version = replace(postgres.version, identity=identity, index=IndexSettings(storage=storage, kind=kind))
+    names, type_ = vector_tables.vector_table_of(version), vector_tables.layout_of(version).type
     async with postgres.database.transaction() as connection:
         await connection.execute(vector_tables.drop_table(version.collection_id, version.number))
         for statement in vector_tables.create_table(version.collection_id, version.number, dimensions, storage):
@@ -32,7 +34,7 @@ async def test_tables_and_indexes_are_as_large_as_computed(pool: Pool, dimension
         f"""
         INSERT INTO {names.table}
         SELECT {version.collection_id}, lpad(n::text, 16, 'd'), 0, {version.number}, 1, 0, 700, '\\x0011223344556677',
-               (SELECT array_agg(random() - .5) FROM generate_series(1, {dimensions}) WHERE n > 0)::real[]::{kind}
+               (SELECT array_agg(random() - .5) FROM generate_series(1, {dimensions}) WHERE n > 0)::real[]::{type_}
         FROM generate_series(1, {ROWS}) AS n
         """
     )
@@ -41,7 +43,7 @@ async def test_tables_and_indexes_are_as_large_as_computed(pool: Pool, dimension
     ((table, index),) = await postgres.rows(
         f"SELECT pg_relation_size('{names.table}'), pg_relation_size('{names.index}')"
     )
-    load = capacity.Load(chunks=1e6, qps=1, dimensions=dimensions, storage=storage)
+    load = capacity.Load(chunks=1e6, qps=1, dimensions=dimensions, storage=storage, kind=kind)
     assert capacity.table_bytes(load) / 1e6 == pytest.approx(table / ROWS, rel=0.05)
     assert capacity.index_bytes(load) / 1e6 == pytest.approx(index / ROWS, rel=0.1)
 

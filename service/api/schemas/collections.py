@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from service.api.schemas.base import MAX_DIMENSIONS, CollectionNameField, RequestBody, Text, VersionNumberField, text_as
 from service.core import filters
 from service.core.collections import (
+    INDEXED_STORAGES,
     ChunkingSettings,
     CollectionCounts,
     CollectionSettings,
@@ -19,6 +20,7 @@ from service.core.collections import (
     EmbedderSpec,
     FieldState,
     FusionSettings,
+    IndexKind,
     IndexSettings,
     MeasuredGain,
     RerankSettings,
@@ -78,6 +80,9 @@ class IndexBody(RequestBody):
     three bits, and both score what they find again with 16 bits.
     """
 
+    kind: Annotated[
+        IndexKind, Field(description="`vchordrq` (VectorChord), `diskann` (pgvectorscale): where the server has it.")
+    ] = IndexSettings().kind
     m: Annotated[int, Field(ge=2, le=100, description="Links of each node of the HNSW graph.")] = IndexSettings().m
     ef_construction: Annotated[int, Field(ge=4, le=1_000, description="Effort of building it; at least twice `m`.")] = (
         IndexSettings().ef_construction
@@ -85,8 +90,11 @@ class IndexBody(RequestBody):
     storage: Storage = IndexSettings().storage
 
     def on(self, base: IndexSettings) -> IndexSettings:
-        """Invalid where pgvector could not build the index."""
+        """Invalid where the index could not be built."""
         index = self.apply_to(base)
+        if index.storage not in INDEXED_STORAGES[index.kind]:
+            known = " or ".join(INDEXED_STORAGES[index.kind])
+            raise Invalid.at("index.storage", f"must be {known} for an index of the kind {index.kind}")
         if index.ef_construction < 2 * index.m:
             raise Invalid.at("index.ef_construction", f"must be at least twice m, which is {index.m}")
         return index

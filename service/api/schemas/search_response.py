@@ -124,7 +124,8 @@ class WishesAnswer(TypedDict):
 class PlanAnswer(TypedDict):
     mode: Mode | Literal["browse"]
     """`browse`: nothing was searched for, documents are listed by `sort`."""
-    dense: Literal["exact", "hnsw", "hnsw_iterative", "none"]
+    dense: str
+    """`exact`, `none`, or the kind of the index, as `hnsw`; `hnsw_iterative` where a filter let it go on."""
     ef_search: int | None
     selectivity: float | None
     underfilled: bool
@@ -174,7 +175,7 @@ def search_answer(result: SearchResult, request: SearchRequest) -> SearchAnswer:
         "embedder_version": result.embedder_version,
         "plan": {
             "mode": result.mode,
-            "dense": dense.kind,
+            "dense": dense.name,
             "ef_search": dense.ef_search,
             "selectivity": dense.selectivity,
             "underfilled": dense.underfilled,

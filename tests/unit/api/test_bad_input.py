@@ -440,6 +440,8 @@ VERSIONS: dict[str, tuple[Any, str]] = {
     "effort less than twice m": ({"index": {"m": 16, "ef_construction": 31}}, "index.ef_construction"),
     "m more than half the effort": ({"index": {"m": 33}}, "index.ef_construction"),
     "storage unknown": ({"index": {"storage": "sparsevec"}}, "index.storage"),
+    "kind unknown": ({"index": {"kind": "annoy"}}, "index.kind"),
+    "kind of another storage": ({"index": {"kind": "ivfflat", "storage": "binary"}}, "index.storage"),
     "index with an unknown field": ({"index": {"lists": 100}}, "index.lists"),
     "index a list": ({"index": []}, "index"),
     "note too long": ({"note": "x" * 1_001}, "note"),

@@ -69,7 +69,7 @@ async def test_what_is_left_out_is_as_in_the_active_version(api: Edge) -> None:
     made = await api.register(embedder="hashing:16", index={"ef_construction": 200})
     assert made["embedder"]["model"] == "hashing:16"
     assert made["chunking"] == {"max_tokens": 64, "overlap_tokens": 32}
-    assert made["index"] == {"m": 8, "ef_construction": 200, "storage": "binary"}
+    assert made["index"] == {"kind": "hnsw", "m": 8, "ef_construction": 200, "storage": "binary"}
 
 
 async def test_an_existing_version_is_a_409_with_its_number(api: Edge) -> None:

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from service.cli import capacity
 from service.cli.app import app
-from service.core.collections import Storage
-from tests.storages import STORAGES
+from service.core.collections import INDEXED_STORAGES, IndexKind, Storage
 
 MIB = 2**20
+KINDS: tuple[IndexKind, ...] = ("hnsw", "ivfflat")
 BASE = capacity.Load(chunks=1e5, qps=10, chunks_per_document=1, characters=700)
 
 
@@ -46,14 +46,14 @@ def test_the_model_predicts_what_was_measured(predicted: float, measured: float)
     st.floats(1, 1e10),
     st.floats(0, 1e5),
     st.integers(1, 4_000),
-    st.sampled_from(STORAGES),
+    st.sampled_from([(kind, storage) for kind in KINDS for storage in INDEXED_STORAGES[kind]]),
     st.integers(1, 128),
     st.floats(1, 2_000),
 )
 def test_more_is_never_less(
-    chunks: float, qps: float, dimensions: int, storage: Storage, cores: int, memory: float
+    chunks: float, qps: float, dimensions: int, index: tuple[IndexKind, Storage], cores: int, memory: float
 ) -> None:
-    load = capacity.Load(chunks=chunks, qps=qps, dimensions=dimensions, storage=storage)
+    load = capacity.Load(chunks=chunks, qps=qps, dimensions=dimensions, kind=index[0], storage=index[1])
     machine = capacity.Machine(cores=cores, memory_gb=memory)
     found = capacity.plan(load, machine)
     parts = found["machines"]
@@ -71,6 +71,8 @@ def test_the_command_prints_a_table_and_json() -> None:
     assert "machines: databases" in shown.output
     told = runner.invoke(app, ["plan", "--chunks", "1e6", "--qps", "20", "--json"])
     assert json.loads(told.stdout)["machines"]["databases"] == 1
-    for wrong in (["--chunks", "nan"], ["--chunks", "0"], ["--chunks", "many"], ["--chunks", "1", "--storage", "x"]):
+    bits = ["--chunks", "1", "--kind", "ivfflat", "--storage", "binary"]
+    unknown = ["--chunks", "1", "--storage", "x"]
+    for wrong in (["--chunks", "nan"], ["--chunks", "0"], ["--chunks", "many"], unknown, bits):
         refused = runner.invoke(app, ["plan", *wrong])
         assert refused.exit_code == 2, wrong

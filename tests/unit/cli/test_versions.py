@@ -42,7 +42,7 @@ def version(number: int, state: str, **changed: Any) -> dict[str, Any]:
             "identity": None,
         },
         "chunking": {"max_tokens": None, "overlap_tokens": 32},
-        "index": {"m": 16, "ef_construction": 64, "storage": "halfvec"},
+        "index": {"kind": "hnsw", "m": 16, "ef_construction": 64, "storage": "halfvec"},
         "dimensions": 384,
         "max_tokens": 256,
         "chunks": 1234,

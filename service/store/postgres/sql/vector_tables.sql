@@ -35,13 +35,16 @@ JOIN documents AS d
 DROP TABLE IF EXISTS {vectors};
 
 -- name: create_index
--- The HNSW index, built beside running writes.
-CREATE INDEX CONCURRENTLY {index} ON {vectors} USING hnsw ({indexed})
-WITH (m = {m}, ef_construction = {ef_construction});
+-- The index, built beside running writes.
+CREATE INDEX CONCURRENTLY {index} ON {vectors} USING {kind} ({indexed}) WITH ({options});
 
 -- name: drop_index
 -- The index alone.
 DROP INDEX CONCURRENTLY IF EXISTS {index};
+
+-- name: set_index
+-- The options that the next build of the index follows.
+ALTER INDEX {index} SET ({options});
 
 -- name: rebuild_index
 -- The index anew; searches and writes use the old one meanwhile.

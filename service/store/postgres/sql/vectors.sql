@@ -11,16 +11,8 @@ DELETE FROM {vectors} WHERE collection_id = %(collection_id)s AND document_id = 
 COPY {vectors} (collection_id, document_id, chunk, embedder_version, content_revision, starts, ends, seal, embedding)
 FROM STDIN WITH (FORMAT binary)
 
--- name: set_scan
--- For this transaction: the extent of the HNSW scan, and no plan that sorts rows instead of taking them from the index.
-SELECT set_config('hnsw.ef_search', %(ef_search)s, true),
-       set_config('hnsw.iterative_scan', %(iterative_scan)s, true),
-       set_config('hnsw.max_scan_tuples', %(max_scan_tuples)s, true),
-       set_config('hnsw.scan_mem_multiplier', %(scan_mem_multiplier)s, true),
-       set_config('enable_sort', 'off', true)
-
 -- name: nearest_indexed
--- The nearest chunks along the HNSW index. An iterative scan gives them almost in order, so they are sorted again.
+-- The nearest chunks along the index. An iterative scan gives them almost in order, so they are sorted again.
 WITH found AS MATERIALIZED (
     SELECT v.document_id, v.content_revision, v.chunk, v.starts, v.ends, v.embedding <=> %(vector)s AS distance
     FROM {vectors} AS v

@@ -1,4 +1,4 @@
-"""The HNSW index of a version: its state, and how it is built beside reading and writing."""
+"""The index of a version: its state, and how it is built beside reading and writing."""
 
 import logging
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +13,7 @@ from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.advisory_lock import lock_in_transaction
 from service.store.postgres.connection.pool import Connection, Pool
 from service.store.postgres.vectors import vector_tables
+from service.store.postgres.vectors.index_kinds import build_bytes, kind_of
 from service.store.postgres.vectors.vector_tables import missing_table, vector_table, vector_table_of
 
 _logger = logging.getLogger(__name__)
@@ -23,13 +24,12 @@ COUNTED_ROWS = 20_000
 """Up to here rows are counted (a few milliseconds); beyond, an estimate that is off by some percent is good enough."""
 
 _MIN_BUILD_BYTES = 64 * 2**20
-_GRAPH_BYTES_PER_ROW, _GRAPH_BYTES_PER_LINK = 160, 40
-"""What pgvector holds of a row beside its vector while it builds: headers, neighbours and their distances."""
 
 
 def indexable(version: EmbedderVersion) -> bool:
     """Longer vectors have no index and are scanned exactly."""
-    return version.dimensions <= vector_tables.layout_of(version).max_indexed
+    most = kind_of(version).max_dimensions or vector_tables.layout_of(version).max_indexed
+    return version.dimensions <= most
 
 
 async def space_status(connection: Connection, collection_id: CollectionId, number: VersionNumber) -> SpaceStatus:
@@ -57,24 +57,25 @@ def build_lock(pool: Pool, version: EmbedderVersion) -> AbstractAsyncContextMana
 
 
 async def set_build_memory(connection: Connection, version: EmbedderVersion, rows: int) -> None:
-    """As much as the graph needs and no more, for a parallel build allocates all of it at once.
+    """As much as the build needs and no more, for a parallel build allocates all of it at once.
 
-    A graph that does not fit is finished on disk, an order of magnitude slower.
+    A graph that does not fit is finished on disk, an order of magnitude slower; clusters that do not fit are refused.
     """
-    vector = version.dimensions * vector_tables.layout_of(version).bits / 8
-    needed = int(1.1 * rows * (vector + _GRAPH_BYTES_PER_ROW + _GRAPH_BYTES_PER_LINK * version.index.m))
+    needed = build_bytes(version, rows, vector_tables.layout_of(version).bits)
     ((granted, cached),) = await (await connection.execute(SQL.memory)).fetchall()
-    memory = max(_MIN_BUILD_BYTES, min(needed, max(1024 * int(granted), 1024 * int(cached) // 4)))
+    most = needed if version.index.kind == "ivfflat" else max(1024 * int(granted), 1024 * int(cached) // 4)
+    memory = max(_MIN_BUILD_BYTES, min(needed, most))
     await connection.execute(SQL.build_session, {"memory": f"{memory // 1024}kB"})
 
 
-async def build(connection: Connection, version: EmbedderVersion) -> None:
-    """Build the index anew; what an unfinished build left is dropped first."""
+async def build(connection: Connection, version: EmbedderVersion, rows: int) -> None:
+    """Build the index anew, for so many rows; what an unfinished build left is dropped first."""
     await connection.execute(vector_tables.drop_index(version))
+    create = vector_tables.create_index(version, rows)
     try:
-        await connection.execute(vector_tables.create_index(version))
+        await connection.execute(create)
     except DiskFull:
         _logger.warning("no room for a parallel build on %s: building in one process", vector_table_of(version).table)
         await connection.execute(vector_tables.drop_index(version))
         await connection.execute(SQL.no_parallel_build)
-        await connection.execute(vector_tables.create_index(version))
+        await connection.execute(create)

@@ -12,6 +12,7 @@ from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.advisory_lock import transition_lock
 from service.store.postgres.connection.pool import Adapter
 from service.store.postgres.vectors import hnsw, vector_tables
+from service.store.postgres.vectors.index_kinds import kind_of
 
 SQL = sql_files.load("index_health")
 
@@ -63,6 +64,8 @@ class PostgresIndexes(Adapter):
             for (name,) in await (await connection.execute(SQL.leftovers, values)).fetchall():
                 await connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(name)))
             status = await hnsw.space_status(connection, version.collection_id, version.number)
+            if kind_of(version).lists is not None:  # their number follows the rows; a graph needs no lock for this
+                await connection.execute(vector_tables.set_index(version, status.rows))
             await hnsw.set_build_memory(connection, version, status.rows)
             try:
                 await connection.execute(vector_tables.rebuild_index(version))

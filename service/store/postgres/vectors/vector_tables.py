@@ -24,6 +24,7 @@ from service.core.errors import VersionNotFound
 from service.core.ids import CollectionId, Vector, VersionNumber
 from service.core.versions import EmbedderVersion
 from service.store.postgres.connection import sql_files
+from service.store.postgres.vectors.index_kinds import options
 
 SQL = sql_files.load("vector_tables")
 
@@ -90,7 +91,7 @@ levels between their quartiles are equally frequent."""
 
 @dataclass(frozen=True, slots=True)
 class VectorTable:
-    """The names that belong to one version."""
+    """The names that belong to one version. That of the index is the same for every kind."""
 
     table: str
     index: str
@@ -195,17 +196,22 @@ def drop_table(collection_id: CollectionId, number: VersionNumber) -> sql.Compos
     return _on(vector_table(collection_id, number), SQL.drop)
 
 
-def create_index(version: EmbedderVersion) -> sql.Composed:
-    """Build the HNSW index beside running writes. Cannot run inside a transaction."""
+def create_index(version: EmbedderVersion, rows: int = 0) -> sql.Composed:
+    """Build the index beside running writes; `rows` decide the number of lists. Cannot run inside a transaction."""
     return on_table(
         SQL.create_index,
         version,
+        kind=sql.SQL(version.index.kind),
         indexed=sql.SQL("({}) {}").format(
             indexed(version, sql.Identifier("embedding")), sql.SQL(layout_of(version).operators)
         ),
-        m=sql.Literal(int(version.index.m)),
-        ef_construction=sql.Literal(int(version.index.ef_construction)),
+        options=options(version, rows),
     )
+
+
+def set_index(version: EmbedderVersion, rows: int) -> sql.Composed:
+    """Let the next build be for so many rows."""
+    return on_table(SQL.set_index, version, options=options(version, rows))
 
 
 def drop_index(version: EmbedderVersion) -> sql.Composed:

@@ -33,6 +33,7 @@ from service.store.postgres.connection.pool import Adapter, Connection, Pool, Va
 from service.store.postgres.filters.filter_sql import Predicate, predicate
 from service.store.postgres.rows import text_array
 from service.store.postgres.vectors import hnsw
+from service.store.postgres.vectors.index_kinds import kind_of
 from service.store.postgres.vectors.vector_tables import (
     StorageLayout,
     indexed,
@@ -41,6 +42,7 @@ from service.store.postgres.vectors.vector_tables import (
     on_table,
     seal,
     vector_table,
+    vector_table_of,
 )
 
 SQL = sql_files.load("vectors")
@@ -136,7 +138,7 @@ class PostgresVectors(Adapter):
             cursor = connection.cursor(binary=True)
             with missing_table(version.number):
                 async with connection.pipeline():
-                    await connection.execute(SQL.set_scan, _scan_settings(version, plan, limit))
+                    await connection.execute(kind_of(version).set_scan, _scan_settings(version, plan, limit))
                     await cursor.execute(statement, values, prepare=False)
             return _candidates(await cursor.fetchall())
 
@@ -256,7 +258,7 @@ def _nearest_statement(query: VectorQuery, by_index: bool, restriction: sql.Comp
     return on_table(SQL.nearest_indexed, version, only=restriction)
 
 
-def _scan_settings(version: EmbedderVersion, plan: DensePlan, limit: int) -> dict[str, str]:
+def _scan_settings(version: EmbedderVersion, plan: DensePlan, limit: int) -> dict[str, str | int]:
     """Kept within what pgvector accepts: for other values it would only warn and ignore them.
 
     Over bits every scan is as wide as the rows that are to be scored by their vectors, and goes on where it gave fewer:
@@ -267,7 +269,8 @@ def _scan_settings(version: EmbedderVersion, plan: DensePlan, limit: int) -> dic
     if plan.max_scan_tuples is not None:
         tuples = min(tuples, max(1, plan.max_scan_tuples) * (_RESCORED if rescored else 1))
     return {
-        "ef_search": str(min(MAX_EF_SEARCH, _rescored(plan, limit)) if rescored else _ef_search(plan, limit)),
+        "index": vector_table_of(version).index,
+        "ef_search": min(MAX_EF_SEARCH, _rescored(plan, limit)) if rescored else _ef_search(plan, limit),
         "iterative_scan": "relaxed_order" if rescored or plan.kind == "hnsw_iterative" else "off",
         "max_scan_tuples": str(tuples),
         "scan_mem_multiplier": str(_SCAN_MEMORY),

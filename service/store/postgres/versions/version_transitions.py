@@ -31,7 +31,7 @@ from service.store.postgres import audit
 from service.store.postgres.connection import collection_lock, sql_files
 from service.store.postgres.connection.pool import Adapter, Connection, retrying
 from service.store.postgres.rows import collection_of, version_key, version_of
-from service.store.postgres.vectors import vector_tables
+from service.store.postgres.vectors import index_kinds, vector_tables
 
 SQL = sql_files.load("version_transitions")
 
@@ -248,6 +248,7 @@ async def insert(connection: Connection, version: EmbedderVersion) -> EmbedderVe
     }
     (row,) = await (await connection.execute(_INSERT, values)).fetchall()
     storage = version.index.storage
+    await index_kinds.require(connection, version.index.kind)
     for statement in vector_tables.create_table(version.collection_id, version.number, version.dimensions, storage):
         await connection.execute(statement)
     return version_of(row)

@@ -69,6 +69,6 @@ class PostgresVersions(VersionTransitions):
                 return True
             await hnsw.set_build_memory(connection, version, status.rows)
             with vector_tables.missing_table(version.number):
-                await hnsw.build(connection, version)
+                await hnsw.build(connection, version, status.rows)
                 await connection.execute(vector_tables.analyze(version))
         return True
