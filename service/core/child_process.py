@@ -1,4 +1,4 @@
-"""Slow computations in a process of their own, of low priority.
+"""Slow computations in a process of their own, by default of low priority.
 
 numpy's eigenvalues and some imports hold Python's lock from beginning to end: in a thread, a few of them kept the event
 loop from its turn for .75 s on two busy cores.
@@ -32,11 +32,12 @@ class ChildDied(EOFError):
 class ChildProcess:
     """A context manager, async or not: a process that computes one thing after another, and ends with it.
 
-    `memory_bytes`: the most that it may allocate (on Linux). Where this process is killed, its child reads the end of
-    its input, and ends too.
+    `memory_bytes`: the most that it may allocate (on Linux). `background`: one thread, of low priority. Where this
+    process is killed, its child reads the end of its input, and ends too.
     """
 
     memory_bytes: int = 0
+    background: bool = True
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def __enter__(self) -> Self:
@@ -65,7 +66,7 @@ class ChildProcess:
         ChildDied where it does not end in so many seconds, or ends the process; the next call starts another one.
         """
         if self._process is None:
-            self._process = _start(self.memory_bytes)
+            self._process = _start(self.memory_bytes, self.background)
         process = self._process
         timer = Timer(seconds or 0, process.kill)
         if seconds is not None:
@@ -99,13 +100,13 @@ class ComputationTurns:
             self._waiting -= 1
 
 
-def _start(memory_bytes: int) -> subprocess.Popen[bytes]:
+def _start(memory_bytes: int, background: bool) -> subprocess.Popen[bytes]:
     # Not by asyncio: uvloop forks, which copies the page tables of a process that holds models, for .1 s on the loop.
     return subprocess.Popen(  # noqa: S603  our own module
-        (sys.executable, "-W", "ignore", "-m", __name__, str(memory_bytes)),
+        (sys.executable, "-W", "ignore", "-m", __name__, str(memory_bytes), str(_NICENESS * background)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=os.environ | _ONE_THREAD,
+        env=os.environ | (_ONE_THREAD if background else {}),
         start_new_session=True,  # an interrupt from the keyboard is for this process, which then ends the child
     )
 
@@ -123,7 +124,7 @@ def _computed(process: subprocess.Popen[bytes], work: Callable[..., T], args: tu
 
 
 def _serve() -> None:
-    os.nice(_NICENESS)
+    os.nice(int(sys.argv[2]))
     if memory_bytes := int(sys.argv[1]):
         import resource
 

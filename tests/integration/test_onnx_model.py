@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from service.core import metrics
 from service.core.collections import EmbedderSpec
 from service.core.ports.embedder import Encoder
-from service.embedder.models import onnx_model, source
+from service.embedder.models import onnx_model, pytorch_process, source
 from service.embedder.models.loader import ModelLoader
 from service.embedder.models.onnx_choice import NETWORKS, TORCH
 from service.embedder.models.onnx_model import OnnxModel
@@ -89,17 +90,33 @@ print(sorted({{"torch", "transformers", "sentence_transformers", "sklearn", "onn
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_pytorch_comes_for_long_passes_where_it_is_faster(exports: Path, measured: Path) -> None:
+def test_pytorch_runs_long_passes_while_there_are_many(
+    exports: Path, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     choose(measured, "onnx_int8", TORCH)
     encoder = load(exports)
-    model = encoder._model  # type: ignore[attr-defined]
-    encoder.encode(["a query"], "query")
-    assert not model._loading.locked()
+    pytorch = encoder._model._pytorch  # type: ignore[attr-defined]
     passages = ["a passage of some words. " * 40]
-    first = encoder.encode(passages, "document")
-    wait_for(lambda: model._pytorch is not None, "PyTorch for long passes")
-    assert (encoder.encode(passages, "document") * first).sum(axis=1).min() > 0.999
+    here = encoder.encode(passages, "document")
     assert backends() == {"query": "onnx_int8", "passages": TORCH}
+    assert not psutil.Process().children()  # one pass is not worth a start
+
+    def start() -> psutil.Process:
+        wait_for(lambda: len(encoder.encode(passages, "document")) and pytorch.running, "PyTorch for long passes")
+        (child,) = psutil.Process().children()
+        return child
+
+    monkeypatch.setattr(pytorch_process, "BUSY_SECONDS", 0.0)
+    child = start()
+    there = encoder.encode(passages, "document")
+    assert 0.999 < (there * here).sum(axis=1).min() < 0.9999999
+    child.kill()
+    assert (encoder.encode(passages, "document") == here).all()
+    wait_for(lambda: not psutil.Process().children(), "the dead one is forgotten")
+    monkeypatch.setattr(pytorch_process, "IDLE_SECONDS", 1.0)
+    start()
+    wait_for(lambda: not psutil.Process().children(), "it ends when it has nothing to do")
+    assert not pytorch.running
 
 
 def test_the_slower_one_is_not_used(exports: Path, measured: Path) -> None:

@@ -91,7 +91,7 @@ class ModelLoader:
             precision=self._precision,
             threads=self._threads,
         )
-        model = onnx_model.load(options, pytorch)
+        model = onnx_model.load(options)
         return pytorch() if model is None else checked(model)
 
 

@@ -1,16 +1,14 @@
 """A sentence-transformers model on CPU in ONNX Runtime: `TransformerModel` without PyTorch in memory.
 
 What `onnx_prepare` exported and measured, once and in a process of its own, is kept in the data folder and proven at
-every load: the vectors must be those of PyTorch. Where PyTorch was faster for long passes it is loaded when the first
-of them comes; until it is ready they run here.
+every load: the vectors must be those of PyTorch. Where PyTorch was faster for long passes, `PyTorchProcess` runs them
+while there are many; else they run here.
 """
 
-import logging
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +20,9 @@ from service.embedder.models.onnx_choice import TORCH, OnnxOptions, fastest, pre
 from service.embedder.models.onnx_network import OnnxNetwork
 from service.embedder.models.padding import Padding
 from service.embedder.models.pass_budget import CPU_BATCH_TOKENS
+from service.embedder.models.pytorch_process import PyTorchProcess
 from service.embedder.models.text_tokenizer import TextTokenizer, Tokens
 from service.spaces.model_verification import CANARY_COSINE, CANARY_TEXTS
-
-if TYPE_CHECKING:
-    from service.embedder.models.transformer import TransformerModel
-
-log = logging.getLogger(__name__)
 
 Use = Literal["query", "passages"]
 PROGRAM = "service.embedder.models.onnx_prepare"
@@ -65,15 +59,13 @@ class OnnxModel:
         tokenizer: TextTokenizer,
         short: OnnxNetwork,
         long: OnnxNetwork,
-        pytorch: Callable[[], "TransformerModel"] | None = None,
+        pytorch: PyTorchProcess | None = None,
     ) -> None:
-        """`short`, `long`: for passes of up to `QUERY_TOKENS`, and others. `pytorch`: loads what is faster there."""
+        """`short`, `long`: for passes of up to `QUERY_TOKENS`, and others. `pytorch`: where it is faster there."""
         self.max_tokens, self.prompts = described.max_tokens, described.prompts
         self.dimensions = len(described.vectors[0])
         self.tokenizer = tokenizer
-        self._padding, self._short, self._long = described.padding, short, long
-        self._load_pytorch, self._loading = pytorch, threading.Lock()
-        self._pytorch: TransformerModel | None = None
+        self._padding, self._short, self._long, self._pytorch = described.padding, short, long, pytorch
 
     def prompt_length(self, prompt: str) -> int:
         """Matters to models that leave the prompt out when they pool, which are not exported."""
@@ -83,21 +75,13 @@ class OnnxModel:
         """One pass over all texts: [n, dimensions], of any length."""
         if len(texts) * max(map(len, texts)) <= QUERY_TOKENS:
             return self._short(self._padding.arrays(texts))
-        if self._load_pytorch is not None and self._loading.acquire(blocking=False):  # once
-            threading.Thread(target=self._load, args=[self._load_pytorch], daemon=True).start()
-        if self._pytorch is not None:
-            return self._pytorch.forward(texts, prompt_length)
-        return self._long(self._padding.arrays(texts))
-
-    def _load(self, pytorch: Callable[[], "TransformerModel"]) -> None:
-        try:
-            self._pytorch = pytorch()
-        except Exception as error:  # long passes go on as they are
-            log.warning("long passes do not run in PyTorch", extra={"reason": str(error)})
+        if self._pytorch is None:
+            return self._long(self._padding.arrays(texts))
+        return self._pytorch.forward(texts, prompt_length, lambda: self._long(self._padding.arrays(texts)))
 
 
-def load(options: OnnxOptions, pytorch: Callable[[], "TransformerModel"]) -> OnnxModel | None:
-    """None, logged with the reason, where PyTorch (loaded by `pytorch`) has to run all passes."""
+def load(options: OnnxOptions) -> OnnxModel | None:
+    """None, logged with the reason, where PyTorch has to run all passes."""
     model = None
     backends: dict[Use, str] = {"query": TORCH, "passages": TORCH}
     refusal: str | None = "it is faster, or nothing else gives the same vectors"
@@ -111,13 +95,13 @@ def load(options: OnnxOptions, pytorch: Callable[[], "TransformerModel"]) -> Onn
             return fastest(names, seconds[use], lambda name: _proven(networks[name], described, proof, use))
 
         query, passages = choose("query", options.rivals), choose("passages", options.rivals)
-        # Until PyTorch is loaded, the network that is in memory for queries does.
+        # While PyTorch does not run, the network that is in memory for queries does.
         choices = ((query,), options.exported) if passages == TORCH else ((passages,),)
         long = next((one for one in map(partial(choose, "passages"), choices) if one != TORCH), TORCH)
         if TORCH not in (query, long):
             backends, refusal = {"query": query, "passages": passages}, None
-            later = pytorch if passages == TORCH else None
-            model = OnnxModel(described, tokenizer, networks[query], networks[long], later)
+            pytorch = PyTorchProcess(options) if passages == TORCH else None
+            model = OnnxModel(described, tokenizer, networks[query], networks[long], pytorch)
     except Exception as error:  # of exports, of files, of ONNX Runtime
         refusal = str(error) or type(error).__name__
     report(options.name, backends, refusal)
