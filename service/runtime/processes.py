@@ -19,7 +19,7 @@ from service.core.cores import usable_cores
 from service.core.errors import Misconfigured
 from service.core.periodic import in_background, repeat_every
 from service.runtime import supervisor
-from service.runtime.garbage import PAUSE_SECONDS, GarbageCollection
+from service.runtime.garbage import PAUSE_SECONDS, TRIM_SECONDS, GarbageCollection, trim
 from service.runtime.http_server import allowed_hosts, first_free_port, require_usable, serve_http
 from service.runtime.settings import Settings
 from service.store import disk_space
@@ -161,7 +161,8 @@ def serve(settings: Settings, *, supervised: bool) -> None:
             def stop_waiting() -> None:
                 app.state.service.ingest.stop_waiting()
 
-            async with in_background(repeat_every("garbage", PAUSE_SECONDS, GarbageCollection().collect)):
+            garbage = repeat_every("garbage", PAUSE_SECONDS, GarbageCollection().collect)
+            async with in_background(garbage, repeat_every("freed memory", TRIM_SECONDS, trim)):
                 await serve_http(
                     app, settings, settings.port, stop, drain_seconds=settings.drain_seconds, on_exit=stop_waiting
                 )
@@ -186,6 +187,7 @@ def worker(settings: Settings, *, supervised: bool) -> None:
     async def run() -> None:
         async with (
             _process(settings, supervised=supervised, migrated=supervised) as (stop, url, _),
+            in_background(repeat_every("freed memory", TRIM_SECONDS, trim)),
             AsyncExitStack() as stack,
         ):
             works = [run_worker(settings, url, stop)]

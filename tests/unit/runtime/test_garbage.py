@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from service.runtime import garbage
@@ -66,3 +67,14 @@ async def test_what_outlived_a_collection_is_looked_through_again(
 
 def test_python_itself_looks_through_the_youngest_only(collection: GarbageCollection) -> None:
     assert gc.get_threshold()[2] > 10**9
+
+
+async def test_what_was_freed_is_given_back() -> None:
+    process = psutil.Process()
+    blocks = [bytes(50_000) for _ in range(2_000)]  # too small for pages of their own
+    top = [bytes(50_000) for _ in range(2)]
+    before = process.memory_info().rss
+    del blocks
+    await garbage.trim()
+    assert process.memory_info().rss < before - 50_000_000
+    assert top
