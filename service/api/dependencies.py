@@ -11,8 +11,10 @@ from starlette.requests import Request
 
 from service.analysis.service import AnalysisService
 from service.api.key_ring import KeyRing
+from service.api.schemas.base import CollectionPath
 from service.api.visible import visible_service
 from service.core.access import Access
+from service.core.collections import Collection
 from service.core.ports.api_keys import ApiKeys
 from service.core.ports.audit import Audit
 from service.core.ports.backfills import Backfills
@@ -116,5 +118,13 @@ async def get_actor(request: Request) -> str:
 
 ServiceDep = Annotated[Service, Depends(get_service)]
 """The service of the app that the request reached, as far as the key of the request may see it."""
+
+
+async def get_collection(service: ServiceDep, collection: CollectionPath) -> Collection:
+    return await service.collections.by_name(collection)
+
+
+CollectionDep = Annotated[Collection, Depends(get_collection)]
+"""The collection that the URL names, also by an alias. CollectionNotFound where the key sees none of that name."""
 ActorDep = Annotated[str, Depends(get_actor)]
 """Who sent the request, for the audit trail: "key ingest", or "client 127.0.0.1" where there are no keys."""

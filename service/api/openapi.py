@@ -1,5 +1,6 @@
 """The OpenAPI document: what FastAPI derives from the handlers, what it cannot know, and the page that shows it."""
 
+import sys
 from dataclasses import is_dataclass
 from importlib.resources import files
 from typing import Any
@@ -18,19 +19,6 @@ from service.api.middleware import OPEN_PATHS
 from service.api.routes.console import console_file
 from service.api.schemas.documents import DocumentsBody
 from service.api.schemas.versions import Refusal
-from service.core import (
-    boosts,
-    collections,
-    documents,
-    errors,
-    explanation,
-    facets,
-    jobs,
-    recall,
-    result_options,
-    search,
-    versions,
-)
 
 DESCRIPTION = """\
 Vector search that cannot go wrong silently: cosine retrieval over pgvector blended with BM25 and reranking, where
@@ -64,24 +52,6 @@ COMMON_VERBS = frozenset({"get", "put", "delete", "change", "patch", "write", "r
 """Names of handlers that say nothing without their resource."""
 _ASSETS = "/console/swagger"
 _SECURITY_SCHEME = "ApiKey"
-_DOMAIN_VALUES = {
-    name
-    for module in (
-        boosts,
-        collections,
-        documents,
-        errors,
-        explanation,
-        facets,
-        jobs,
-        recall,
-        result_options,
-        search,
-        versions,
-    )
-    for name, kind in vars(module).items()
-    if is_dataclass(kind)
-}
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -106,7 +76,9 @@ def describe(app: FastAPI) -> dict[str, Any]:
                 field: schema if field in body.get("required", ()) else _optional(schema, kept=name in KEPT)
                 for field, schema in body["properties"].items()
             }
-    for name in schemas.keys() & _DOMAIN_VALUES:  # answers have all of their fields, also those with a default
+    modules = [module for name, module in sys.modules.items() if name.startswith("service.core.")]
+    values = {name for module in modules for name, kind in vars(module).items() if is_dataclass(kind)}
+    for name in schemas.keys() & values:  # answers have all of their fields, also those with a default
         schemas[name]["required"] = list(schemas[name]["properties"])
     components["securitySchemes"] = {
         _SECURITY_SCHEME: {

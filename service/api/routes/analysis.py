@@ -6,17 +6,9 @@ from fastapi import Body
 from pydantic import Field, model_validator
 
 from service.analysis import service as analysis
-from service.api.dependencies import ServiceDep
+from service.api.dependencies import CollectionDep, ServiceDep
 from service.api.routing import QueryRoute, collection_router
-from service.api.schemas.base import (
-    CollectionPath,
-    DocumentIdField,
-    FilterField,
-    QueryText,
-    RequestBody,
-    in_groups,
-    parse_filter,
-)
+from service.api.schemas.base import DocumentIdField, FilterField, QueryText, RequestBody, in_groups, parse_filter
 
 MAX_LABELS, MAX_EXAMPLES = 100, 2_000
 """Learning takes seconds for each, and longer with their product."""
@@ -77,29 +69,26 @@ class ClassificationBody(RequestBody):
 @router.post("/duplicates", summary="Pairs of documents that are nearly the same")
 async def duplicates(
     service: ServiceDep,
-    collection: CollectionPath,
+    collection: CollectionDep,
     body: Annotated[DuplicatesBody, Body(default_factory=DuplicatesBody)],
 ) -> analysis.Duplicates:
     """All with all, exactly, by the mean of each document's chunks. The body may be left out."""
-    found = await service.collections.by_name(collection)
-    where = parse_filter(body.filter, found.settings.field_types)
-    return await service.analysis.duplicates(found, where, body.threshold, body.limit)
+    where = parse_filter(body.filter, collection.settings.field_types)
+    return await service.analysis.duplicates(collection, where, body.threshold, body.limit)
 
 
 @router.post("/clusters", summary="Groups of documents, with names")
 async def clusters(
-    service: ServiceDep, collection: CollectionPath, body: Annotated[ClustersBody, Body(default_factory=ClustersBody)]
+    service: ServiceDep, collection: CollectionDep, body: Annotated[ClustersBody, Body(default_factory=ClustersBody)]
 ) -> analysis.Clusters:
     """By k-means over the mean of each document's chunks, named by c-TF-IDF. The body may be left out."""
-    found = await service.collections.by_name(collection)
-    where = parse_filter(body.filter, found.settings.field_types)
-    return await service.analysis.clusters(found, where, body.clusters, body.words, body.members)
+    where = parse_filter(body.filter, collection.settings.field_types)
+    return await service.analysis.clusters(collection, where, body.clusters, body.words, body.members)
 
 
 @router.post("/classify", summary="Labels for documents or texts")
-async def classify(service: ServiceDep, collection: CollectionPath, body: ClassificationBody) -> analysis.Labels:
+async def classify(service: ServiceDep, collection: CollectionDep, body: ClassificationBody) -> analysis.Labels:
     """By the texts of labels (zero-shot), or learnt from examples, with the accuracy in cross-validation."""
-    found = await service.collections.by_name(collection)
-    where = parse_filter(body.filter, found.settings.field_types)
+    where = parse_filter(body.filter, collection.settings.field_types)
     examples = [(one.label, one.id, one.text or "") for one in body.examples or ()]
-    return await service.analysis.classify(found, body.labels or (), examples, body.texts or (), where, body.limit)
+    return await service.analysis.classify(collection, body.labels or (), examples, body.texts or (), where, body.limit)

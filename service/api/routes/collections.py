@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
 from service.api.bodies import JsonResponse
-from service.api.dependencies import ActorDep, Service, ServiceDep
+from service.api.dependencies import ActorDep, CollectionDep, Service, ServiceDep
 from service.api.problems import error_responses
 from service.api.routing import JsonRoute, require_confirmation
 from service.api.schemas.base import CollectionPath, ConfirmedQuery
@@ -105,25 +105,21 @@ async def get(service: ServiceDep, collection: CollectionPath) -> CollectionAnsw
     status_code=204,
     responses=error_responses(404, 422, 428, 503),
 )
-async def delete(
-    service: ServiceDep, collection: CollectionPath, query: Annotated[ConfirmedQuery, Query()]
-) -> Response:
+async def delete(service: ServiceDep, collection: CollectionDep, query: Annotated[ConfirmedQuery, Query()]) -> Response:
     """The URL must name the collection twice: `/v1/collections/papers?confirm=papers`."""
-    found = await service.collections.by_name(collection)
-    require_confirmation(found.name, query.confirm, f"the collection {found.name} with all its documents")
-    await service.collections.delete(found.id)
+    require_confirmation(collection.name, query.confirm, f"the collection {collection.name} with all its documents")
+    await service.collections.delete(collection.id)
     service.search.forget()
     return Response(status_code=204)
 
 
 @router.post("/{collection}/rename", summary="Give a collection another name", responses=error_responses(404, 409, 503))
-async def rename(service: ServiceDep, actor: ActorDep, collection: CollectionPath, body: NameBody) -> CollectionAnswer:
+async def rename(service: ServiceDep, actor: ActorDep, collection: CollectionDep, body: NameBody) -> CollectionAnswer:
     """Its aliases follow it. Keys are for names: whoever has one for the new name reaches it from now on."""
-    found = await service.collections.by_name(collection)
     entry = AuditEntry(at=utc_now(), actor=actor, action="renamed")
-    found = await service.collections.rename(found, body.name, entry)
+    collection = await service.collections.rename(collection, body.name, entry)
     service.search.forget()
-    return await _answer(service, found)
+    return await _answer(service, collection)
 
 
 @router.post(
@@ -133,11 +129,10 @@ async def rename(service: ServiceDep, actor: ActorDep, collection: CollectionPat
     response_model=CollectionAnswer,
     responses=error_responses(404, 409, 503),
 )
-async def copy(service: ServiceDep, actor: ActorDep, collection: CollectionPath, body: NameBody) -> Response:
+async def copy(service: ServiceDep, actor: ActorDep, collection: CollectionDep, body: NameBody) -> Response:
     """Documents, settings and the vectors of the active version, as at one moment. Nothing is encoded again."""
-    found = await service.collections.by_name(collection)
-    active = await service.versions.get(found.id, found.active_version)
-    copied = await service.collections.copy(found, active, body.name, utc_now(), actor)
+    active = await service.versions.get(collection.id, collection.active_version)
+    copied = await service.collections.copy(collection, active, body.name, utc_now(), actor)
     service.lexicon.wake()
     return JsonResponse(await _answer(service, copied), 201)
 

@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from service.api.bodies import NDJSON, SENT_AT_ONCE, large_answer, parse_json
 from service.api.cursors import decode_cursor, encode_cursor
-from service.api.dependencies import Service, ServiceDep
+from service.api.dependencies import CollectionDep, Service, ServiceDep
 from service.api.permissions import PERMISSIONS
 from service.api.routes.judgments import judgment_set
 from service.api.routing import QueryRoute, collection_router
@@ -65,25 +65,23 @@ async def fetch_many(service: ServiceDep, collection: CollectionPath, body: sche
 # After "fetch", which would otherwise be taken for an id.
 @router.get("/documents/{id:id}", summary="One document")
 async def get(
-    service: ServiceDep, collection: CollectionPath, id: DocumentIdPath, query: Annotated[schemas.ReadQuery, Query()]
+    service: ServiceDep, collection: CollectionDep, id: DocumentIdPath, query: Annotated[schemas.ReadQuery, Query()]
 ) -> schemas.DocumentAnswer:
-    found = await service.collections.by_name(collection)
-    document = (await service.documents.get(found.id, [id])).get(id)
+    document = (await service.documents.get(collection.id, [id])).get(id)
     if document is None:
         raise DocumentNotFound
-    return (await _answers(service, found, [document], query.include))[0]
+    return (await _answers(service, collection, [document], query.include))[0]
 
 
 @router.post("/count", summary="The number of documents that pass a filter")
 async def count(
     service: ServiceDep,
-    collection: CollectionPath,
+    collection: CollectionDep,
     body: Annotated[schemas.CountBody, Body(default_factory=schemas.CountBody)],
 ) -> schemas.CountAnswer:
     """Counted one by one, so that it is exact. The body may be left out."""
-    found = await service.collections.by_name(collection)
-    where = parse_filter(body.filter, found.settings.field_types) or And(())
-    return {"count": await service.documents.count(found.id, where)}
+    where = parse_filter(body.filter, collection.settings.field_types) or And(())
+    return {"count": await service.documents.count(collection.id, where)}
 
 
 @router.get(
@@ -93,20 +91,19 @@ async def count(
     responses={200: {"description": "A document a line.", "content": {NDJSON: {"schema": {"type": "string"}}}}},
 )
 async def export(
-    service: ServiceDep, collection: CollectionPath, request: Request, query: Annotated[schemas.ExportQuery, Query()]
+    service: ServiceDep, collection: CollectionDep, request: Request, query: Annotated[schemas.ExportQuery, Query()]
 ) -> Response:
     """In the byte order of their ids, of any length; they can be written again as they are. Each document is as it is
     when it is read. A connection that breaks before the end of the body means that some are missing."""
     judgments_permission = PERMISSIONS["GET /v1/collections/{collection}/judgments"]
     if query.header and (refusal := judgments_permission.refusal(request.state.access)):
         raise Forbidden(refusal)
-    found = await service.collections.by_name(collection)
-    where = filter_from_url(query.filter, found)
-    with_vectors = found.settings.embedder.external if query.vectors is None else query.vectors
-    pages = _exported(service, found, where, with_vectors)
+    where = filter_from_url(query.filter, collection)
+    with_vectors = collection.settings.embedder.external if query.vectors is None else query.vectors
+    pages = _exported(service, collection, where, with_vectors)
     first = await anext(pages)  # what is wrong with the request is found before the answer begins
     if query.header:
-        first.insert(0, await _header(service, found))
+        first.insert(0, await _header(service, collection))
 
     async def body() -> AsyncIterator[bytes]:
         for part in first:

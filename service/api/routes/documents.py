@@ -14,7 +14,7 @@ from starlette.responses import Response
 from service.api import problems
 from service.api.bodies import JSON, NDJSON, NumberedLines, media_type, parse_json, read_json, read_lines
 from service.api.cursors import decode_cursor, split_page
-from service.api.dependencies import Service, ServiceDep
+from service.api.dependencies import CollectionDep, Service, ServiceDep
 from service.api.routing import collection_router, require_confirmation, validated
 from service.api.schemas import documents as schemas
 from service.api.schemas.base import CollectionPath, ConfirmedQuery, DocumentIdPath, PageQuery, parse_filter
@@ -50,7 +50,7 @@ router = collection_router("/documents", "documents")
     },
 )
 async def write(
-    service: ServiceDep, request: Request, collection: CollectionPath, query: Annotated[schemas.WriteQuery, Query()]
+    service: ServiceDep, request: Request, collection: CollectionDep, query: Annotated[schemas.WriteQuery, Query()]
 ) -> schemas.WrittenAnswer:
     """Create or replace, by id. What the answer counts is committed; content that did not change is not encoded again.
 
@@ -62,20 +62,19 @@ async def write(
     kind = media_type(request)
     if kind not in {JSON, NDJSON}:
         raise HTTPException(415, f"this route takes {JSON} or {NDJSON}, not {kind or 'a body without a type'}")
-    found = await service.collections.by_name(collection)
     if kind == NDJSON:
-        return await _write_stream(service, request, found, query)
+        return await _write_stream(service, request, collection, query)
     convert = partial(_documents, generate_ids=query.generate_ids)
     documents = await read_json(request, service.limits.body_bytes, convert)
     if documents is None:
         raise Invalid.at("", "an object is required")
     with_vectors = query.embedder_version is not None or any(document.vector is not None for document in documents)
-    target = vector_target(await service.versions.of(found.id), query.embedder_version) if with_vectors else None
-    answer = schemas.written_answer(await service.ingest.write(found, documents, target, query.if_exists))
+    target = vector_target(await service.versions.of(collection.id), query.embedder_version) if with_vectors else None
+    answer = schemas.written_answer(await service.ingest.write(collection, documents, target, query.if_exists))
     if query.wait:
         request.state.admission.finish(answered=True)  # from here on it waits for workers
         ids = [document.id for document in documents]
-        answer["searchable"] = await service.ingest.wait_until_searchable(found, ids)
+        answer["searchable"] = await service.ingest.wait_until_searchable(collection, ids)
     return answer
 
 
@@ -169,24 +168,21 @@ async def list_failed(
 
 
 @router.post("/failed/retry", summary="Encode the documents again that were set aside")
-async def retry(service: ServiceDep, collection: CollectionPath) -> schemas.RetriedAnswer:
-    found = await service.collections.by_name(collection)
-    return {"retried": await service.queue.retry(found.id, utc_now())}
+async def retry(service: ServiceDep, collection: CollectionDep) -> schemas.RetriedAnswer:
+    return {"retried": await service.queue.retry(collection.id, utc_now())}
 
 
 @router.patch("/{id:id}", summary="Change parts of one document", responses=problems.error_responses(413, 415, 429))
 async def patch(
-    service: ServiceDep, collection: CollectionPath, id: DocumentIdPath, body: schemas.PatchBody
+    service: ServiceDep, collection: CollectionDep, id: DocumentIdPath, body: schemas.PatchBody
 ) -> Accepted:
     """A JSON merge patch of title, text and metadata. It is encoded again only if title or text change."""
-    found = await service.collections.by_name(collection)
-    return await service.ingest.patch(found, id, body.model_dump(exclude_unset=True))
+    return await service.ingest.patch(collection, id, body.model_dump(exclude_unset=True))
 
 
 @router.delete("/{id:id}", summary="Delete one document", status_code=204, responses=problems.error_responses(429))
-async def delete(service: ServiceDep, collection: CollectionPath, id: DocumentIdPath) -> Response:
-    found = await service.collections.by_name(collection)
-    if not await service.ingest.delete(found, [id]):
+async def delete(service: ServiceDep, collection: CollectionDep, id: DocumentIdPath) -> Response:
+    if not await service.ingest.delete(collection, [id]):
         raise DocumentNotFound
     return Response(status_code=204)
 
@@ -194,20 +190,19 @@ async def delete(service: ServiceDep, collection: CollectionPath, id: DocumentId
 @router.post("/delete", summary="Delete documents by id or by filter", responses=problems.error_responses(428, 429))
 async def delete_many(
     service: ServiceDep,
-    collection: CollectionPath,
+    collection: CollectionDep,
     query: Annotated[ConfirmedQuery, Query()],
     body: schemas.DeletionBody,
 ) -> schemas.DeletedAnswer:
     """Or all of them, with `{"all": true}`, which must be confirmed."""
-    found = await service.collections.by_name(collection)
     if body.all:
-        require_confirmation(found.name, query.confirm, f"all documents of the collection {found.name}")
-        return {"deleted": await service.ingest.delete_matching(found, And(()))}
+        require_confirmation(collection.name, query.confirm, f"all documents of the collection {collection.name}")
+        return {"deleted": await service.ingest.delete_matching(collection, And(()))}
     if body.filter is not None:
-        where = parse_filter(body.filter, found.settings.field_types)
+        where = parse_filter(body.filter, collection.settings.field_types)
         if where is None:
             raise Invalid.at("filter", 'an empty filter would delete everything: if you mean it, send {"all": true}')
-        return {"deleted": await service.ingest.delete_matching(found, where)}
+        return {"deleted": await service.ingest.delete_matching(collection, where)}
     ids = list(dict.fromkeys(body.ids or ()))
-    deleted = set(await service.ingest.delete(found, ids)) if ids else set()
+    deleted = set(await service.ingest.delete(collection, ids)) if ids else set()
     return {"deleted": len(deleted), "missing": [one for one in ids if one not in deleted]}

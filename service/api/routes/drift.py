@@ -1,12 +1,12 @@
 """How the live queries of a collection compare with its documents and with earlier queries."""
 
 from datetime import datetime
+from typing import Any, cast
 
 from typing_extensions import TypedDict
 
-from service.api.dependencies import ServiceDep
+from service.api.dependencies import CollectionDep, ServiceDep
 from service.api.routing import collection_router
-from service.api.schemas.base import CollectionPath
 from service.core.collections import Collection
 from service.core.verdict import Verdict
 from service.drift.assess import DriftMeasure, DriftMeasureName, DriftReference
@@ -66,10 +66,9 @@ class DriftAnswer(TypedDict):
 
 
 @router.get("/drift", summary="Drift of the live queries")
-async def drift(service: ServiceDep, collection: CollectionPath) -> DriftAnswer:
+async def drift(service: ServiceDep, collection: CollectionDep) -> DriftAnswer:
     """As measured last, at most half a minute ago where there are queries. Of this process, and since its start."""
-    found = await service.collections.by_name(collection)
-    return _answer(found, service.drift_monitor.report(found))
+    return _answer(collection, service.drift_monitor.report(collection))
 
 
 def _answer(collection: Collection, report: DriftReport) -> DriftAnswer:
@@ -103,17 +102,7 @@ def _measure(measure: DriftMeasure) -> DriftMeasureAnswer:
 
 
 def _minute(minute: DriftMinute) -> DriftMinuteAnswer:
-    def rounded(value: float | None) -> float | None:
-        return None if value is None else round(value, 4)
-
-    return {
-        "minute": minute.at,
-        "queries": minute.queries,
-        "out_of_domain": rounded(minute.values["out_of_domain"]),
-        "unknown_words": rounded(minute.values["unknown_words"]),
-        "corpus_distance": rounded(minute.values["corpus_distance"]),
-        "centroid_shift": rounded(minute.values["centroid_shift"]),
-        "mmd": rounded(minute.values["mmd"]),
-        "top_score": rounded(minute.values["top_score"]),
-        "best_cosine": rounded(minute.best_cosine),
-    }
+    values = [*minute.values.items(), ("best_cosine", minute.best_cosine)]
+    answer: Any = {"minute": minute.at, "queries": minute.queries}
+    answer |= {name: None if value is None else round(value, 4) for name, value in values}
+    return cast(DriftMinuteAnswer, answer)

@@ -6,10 +6,10 @@ from fastapi import Body
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from service.api.dependencies import ServiceDep
+from service.api.dependencies import CollectionDep, ServiceDep
 from service.api.routes.judgments import JudgedQueryBody, QrelsField, to_judgments
 from service.api.routing import QueryRoute, collection_router
-from service.api.schemas.base import CollectionPath, RequestBody, in_groups
+from service.api.schemas.base import RequestBody, in_groups
 from service.core.collections import Collection
 from service.core.concurrency import off_loop
 from service.core.errors import Conflict, Invalid
@@ -73,7 +73,7 @@ class EvaluationAnswer(TypedDict):
 @router.post("/evaluate", summary="Evaluate the collection in its current state")
 async def evaluate(
     service: ServiceDep,
-    collection: CollectionPath,
+    collection: CollectionDep,
     body: Annotated[EvaluationBody, Body(default_factory=EvaluationBody)],
 ) -> EvaluationAnswer:
     """Run judged queries as clients do, beside the live ones and not in their metrics. The body may be left out.
@@ -82,12 +82,11 @@ async def evaluate(
     """
     if "rerank" in body.modes and service.reranker is None:
         raise Invalid.at(f"modes.{body.modes.index('rerank')}", "no reranker is configured: AZIMUTH_RERANKER")
-    found = await service.collections.by_name(collection)
-    judgments = await _sent_judgments(body) or await service.test_sets.get(found.id)
+    judgments = await _sent_judgments(body) or await service.test_sets.get(collection.id)
     if judgments is None:
-        raise Conflict(f"collection {found.name} has no judgments: upload them, or send queries and qrels")
+        raise Conflict(f"collection {collection.name} has no judgments: upload them, or send queries and qrels")
     modes = list(dict.fromkeys(body.modes))
-    return _answer(found, await service.evaluator.evaluate(found, judgments, modes, body.budget_seconds))
+    return _answer(collection, await service.evaluator.evaluate(collection, judgments, modes, body.budget_seconds))
 
 
 async def _sent_judgments(body: EvaluationBody) -> Judgments | None:

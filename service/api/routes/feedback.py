@@ -9,7 +9,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from service.api.cursors import decode_cursor, split_page
-from service.api.dependencies import ServiceDep
+from service.api.dependencies import CollectionDep, ServiceDep
 from service.api.problems import error_responses
 from service.api.routing import collection_router, require_confirmation
 from service.api.schemas.base import CollectionPath, ConfirmedQuery, DocumentIdField, PageQuery, QueryText, RequestBody
@@ -74,12 +74,11 @@ class FeedbackQuery(ConfirmedQuery):
 
 @router.delete("", summary="Delete one mark or all", status_code=204, responses=error_responses(428))
 async def delete(
-    service: ServiceDep, request: Request, collection: CollectionPath, query: Annotated[FeedbackQuery, Query()]
+    service: ServiceDep, request: Request, collection: CollectionDep, query: Annotated[FeedbackQuery, Query()]
 ) -> Response:
     """Without `id` all that the key sees; then `confirm` names the collection."""
-    found = await service.collections.by_name(collection)
     if query.id is None:
-        require_confirmation(found.name, query.confirm, f"the feedback of the collection {found.name}")
-    if not await service.test_sets.delete_marks(found.id, request.state.access.tenant or None, query.id):
-        raise NotFound(f"collection {found.name} has no such feedback")
+        require_confirmation(collection.name, query.confirm, f"the feedback of the collection {collection.name}")
+    if not await service.test_sets.delete_marks(collection.id, request.state.access.tenant or None, query.id):
+        raise NotFound(f"collection {collection.name} has no such feedback")
     return Response(status_code=204)

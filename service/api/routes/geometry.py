@@ -6,9 +6,9 @@ from fastapi import Query
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from service.api.dependencies import ServiceDep
+from service.api.dependencies import CollectionDep, ServiceDep
 from service.api.routing import collection_router
-from service.api.schemas.base import CollectionPath, QueryParameters, VersionNumberField
+from service.api.schemas.base import QueryParameters, VersionNumberField
 from service.core.verdict import Verdict
 from service.diagnostics import thresholds
 from service.diagnostics.measure import COSINE_EDGES, GeometryPicture
@@ -96,13 +96,12 @@ class GeometryAnswer(TypedDict):
 
 @router.get("", summary="Geometry of a version's space, with verdicts")
 async def get(
-    service: ServiceDep, collection: CollectionPath, query: Annotated[GeometryQuery, Query()]
+    service: ServiceDep, collection: CollectionDep, query: Annotated[GeometryQuery, Query()]
 ) -> GeometryAnswer:
     """Measured on a random sample, cached for ten minutes. 409 where the version failed or was retired."""
-    found = await service.collections.by_name(collection)
-    report, before = await service.diagnostics.diagnose(found, query.version, query.sample)
+    report, before = await service.diagnostics.diagnose(collection, query.version, query.sample)
     answer: GeometryAnswer = {
-        "collection": found.name,
+        "collection": collection.name,
         "version": report.version,
         "rows": report.rows,
         "sample": len(report.chunks),

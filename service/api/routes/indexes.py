@@ -4,10 +4,10 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from service.api.bodies import JsonResponse
-from service.api.dependencies import ActorDep, Service, ServiceDep
+from service.api.dependencies import ActorDep, CollectionDep, Service, ServiceDep
 from service.api.problems import error_responses
 from service.api.routing import collection_router
-from service.api.schemas.base import CollectionPath, VersionPath, select_fields
+from service.api.schemas.base import VersionPath, select_fields
 from service.core.collections import Collection
 from service.core.errors import VersionNotFound
 from service.core.ids import VersionNumber
@@ -48,10 +48,9 @@ class IndexHealthAnswer(TypedDict):
 
 
 @router.get("/index", summary="State of the index of a version")
-async def get(service: ServiceDep, collection: CollectionPath, number: VersionPath) -> IndexHealthAnswer:
+async def get(service: ServiceDep, collection: CollectionDep, number: VersionPath) -> IndexHealthAnswer:
     """404 also where the version is retired: its table is gone."""
-    found = await service.collections.by_name(collection)
-    return await _answer(service, found, number)
+    return await _answer(service, collection, number)
 
 
 @router.post(
@@ -62,12 +61,11 @@ async def get(service: ServiceDep, collection: CollectionPath, number: VersionPa
     response_description="It is being built; searches use the present one until then. `Location` has its state.",
     responses=error_responses(409),
 )
-async def rebuild(service: ServiceDep, actor: ActorDep, collection: CollectionPath, number: VersionPath) -> Response:
+async def rebuild(service: ServiceDep, actor: ActorDep, collection: CollectionDep, number: VersionPath) -> Response:
     """409 where there is no index, or where it is being built. Afterwards it is calibrated again."""
-    found = await service.collections.by_name(collection)
-    await service.recall_controller.reindex(found, number, actor=actor, now=utc_now)
-    location = f"/v1/collections/{found.name}/versions/{number}/index"
-    return JsonResponse(await _answer(service, found, number), 202, headers={"Location": location})
+    await service.recall_controller.reindex(collection, number, actor=actor, now=utc_now)
+    location = f"/v1/collections/{collection.name}/versions/{number}/index"
+    return JsonResponse(await _answer(service, collection, number), 202, headers={"Location": location})
 
 
 async def _answer(service: Service, collection: Collection, number: VersionNumber) -> IndexHealthAnswer:

@@ -10,12 +10,11 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from service.api.bodies import JsonResponse, large_answer
-from service.api.dependencies import ActorDep, Service, ServiceDep
+from service.api.dependencies import ActorDep, CollectionDep, Service, ServiceDep
 from service.api.problems import error_responses
 from service.api.routing import collection_router, require_confirmation
 from service.api.schemas.base import (
     MAX_ID_LENGTH,
-    CollectionPath,
     ConfirmedQuery,
     DocumentIdField,
     QueryParameters,
@@ -122,22 +121,20 @@ class JudgmentsAnswer(TypedDict):
 
 
 @router.post("", summary="Upload the judgments of a collection")
-async def put(service: ServiceDep, actor: ActorDep, collection: CollectionPath, body: JudgmentsBody) -> JudgmentsAnswer:
+async def put(service: ServiceDep, actor: ActorDep, collection: CollectionDep, body: JudgmentsBody) -> JudgmentsAnswer:
     """Replaces the whole set. Versions that wait for their promotion are evaluated again."""
-    found = await service.collections.by_name(collection)
     judgments = await off_loop(len(body.qrels), to_judgments, body.queries, body.qrels)
     entry = _audit_entry(judgments.uploaded_at, actor, len(judgments.queries), _count(judgments))
-    await service.test_sets.put(found.id, judgments, entry)
-    return await _answer(service, found, judgments)
+    await service.test_sets.put(collection.id, judgments, entry)
+    return await _answer(service, collection, judgments)
 
 
 @router.get("", summary="The judgments of a collection", response_model=JudgmentsAnswer)
-async def get(service: ServiceDep, collection: CollectionPath, query: Annotated[JudgmentsQuery, Query()]) -> Response:
-    found = await service.collections.by_name(collection)
-    judgments = await service.test_sets.get(found.id)
+async def get(service: ServiceDep, collection: CollectionDep, query: Annotated[JudgmentsQuery, Query()]) -> Response:
+    judgments = await service.test_sets.get(collection.id)
     if judgments is None:
         return JsonResponse(JudgmentsAnswer(queries=0, judgments=0, unknown_documents=0, uploaded_at=None))
-    answer = await _answer(service, found, judgments)
+    answer = await _answer(service, collection, judgments)
     return await large_answer({**answer, "set": judgment_set(judgments)} if query.full else answer)
 
 
@@ -152,14 +149,13 @@ def judgment_set(judgments: Judgments) -> dict[str, Iterator[Mapping[str, str | 
 
 @router.delete("", summary="Delete the judgments of a collection", status_code=204, responses=error_responses(428))
 async def delete(
-    service: ServiceDep, actor: ActorDep, collection: CollectionPath, query: Annotated[ConfirmedQuery, Query()]
+    service: ServiceDep, actor: ActorDep, collection: CollectionDep, query: Annotated[ConfirmedQuery, Query()]
 ) -> Response:
     """`confirm` names the collection."""
-    found = await service.collections.by_name(collection)
-    if await service.test_sets.uploaded_at(found.id) is None:
-        raise NotFound(f"collection {found.name} has no judgments")
-    require_confirmation(found.name, query.confirm, f"the judgments of the collection {found.name}")
-    await service.test_sets.delete(found.id, _audit_entry(utc_now(), actor, 0, 0))
+    if await service.test_sets.uploaded_at(collection.id) is None:
+        raise NotFound(f"collection {collection.name} has no judgments")
+    require_confirmation(collection.name, query.confirm, f"the judgments of the collection {collection.name}")
+    await service.test_sets.delete(collection.id, _audit_entry(utc_now(), actor, 0, 0))
     return Response(status_code=204)
 
 

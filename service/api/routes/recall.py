@@ -11,9 +11,9 @@ from fastapi import Query
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from service.api.dependencies import ServiceDep
+from service.api.dependencies import CollectionDep, ServiceDep
 from service.api.routing import collection_router
-from service.api.schemas.base import CollectionPath, QueryParameters, select_fields
+from service.api.schemas.base import QueryParameters, select_fields
 from service.core.periodic import utc_now
 from service.core.recall import Band, CurvePoint, K, RecallMinute, RecallSeries, RecallStats, SeriesLeg, merge_minutes
 from service.recall.aggregate import RETENTION
@@ -89,29 +89,28 @@ class RecallAnswer(TypedDict):
 
 
 @router.get("", summary="Measured recall of live searches")
-async def get(service: ServiceDep, collection: CollectionPath, query: Annotated[RecallQuery, Query()]) -> RecallAnswer:
+async def get(service: ServiceDep, collection: CollectionDep, query: Annotated[RecallQuery, Query()]) -> RecallAnswer:
     """Live searches are run again exactly; what ran exactly has recall 1. Newest version first."""
-    found = await service.collections.by_name(collection)
     since = utc_now() - timedelta(hours=query.hours)
-    minutes = await service.recalls.since(found.id, since, math.ceil(60 * query.hours / MAX_HISTORY_POINTS))
-    settings = await service.recalls.ef_settings(found.id)
+    minutes = await service.recalls.since(collection.id, since, math.ceil(60 * query.hours / MAX_HISTORY_POINTS))
+    settings = await service.recalls.ef_settings(collection.id)
     measured = {minute.series.version for minute in minutes}
     versions: list[VersionRecallAnswer] = []
-    for version in reversed(await service.versions.of(found.id)):
+    for version in reversed(await service.versions.of(collection.id)):
         if version.written or version.number in measured:
             own = _merge_numerous_settings([minute for minute in minutes if minute.series.version == version.number])
             curve = await service.recalls.curve(version)
             versions.append(
                 {
                     "version": version.number,
-                    "active": version.number == found.active_version,
+                    "active": version.number == collection.active_version,
                     "series": _series_answers(own),
                     "efforts": [select_fields(EffortAnswer, one) for one in settings if one.version == version.number],
                     "curve": None if curve is None else select_fields(CurveAnswer, curve),
                     "history": [{"minute": minute.at, **_series_fields(minute.series, minute.stats)} for minute in own],
                 }
             )
-    return {"collection": found.name, "k": K, "target": found.settings.recall_target, "versions": versions}
+    return {"collection": collection.name, "k": K, "target": collection.settings.recall_target, "versions": versions}
 
 
 def _merge_numerous_settings(minutes: Sequence[RecallMinute]) -> tuple[RecallMinute, ...]:

@@ -16,9 +16,9 @@ from service.api.dependencies import ServiceDep
 from service.api.problems import error_responses
 from service.api.routing import OtherApiRoute
 from service.api.schemas.base import OneOfBody, RequestBody, Text, text_as
-from service.api.schemas.search_response import DegradedAnswer
 from service.core.errors import Invalid, ModelUnavailable
 from service.core.ports.reranker import RerankScores, query_cut_reason
+from service.core.search import Degradation
 
 MAX_PASSAGES = 1_000
 MAX_QUERY_LENGTH = 10_000
@@ -94,7 +94,7 @@ class RerankAnswer(TypedDict):
     results: list[RerankResultAnswer]
     data: NotRequired[list[RerankResultAnswer]]
     usage: dict[Literal["total_tokens"], int]
-    degraded: list[DegradedAnswer]
+    degraded: list[Degradation]
     """What the model did not read, as in the answer to a search."""
     meta: RerankMeta
     """The same in words, where Cohere's API has it."""
@@ -120,7 +120,7 @@ async def rerank(service: ServiceDep, request: Request, body: RerankBody) -> Res
     reading = await reranker.read(body.query, passages)
     degraded = _degraded(reading)
     scores = [math.log(max(one, 1e-9) / max(1 - one, 1e-9)) if body.raw_scores else one for one in reading.scores]
-    headers = {"X-Azimuth-Degraded": ", ".join(one["code"] for one in degraded)} if degraded else None
+    headers = {"X-Azimuth-Degraded": ", ".join(one.code for one in degraded)} if degraded else None
     order = sorted(range(len(passages)), key=lambda at: (-scores[at], at))[: body.top_n or body.top_k]
     if body.texts is not None:
         return JsonResponse(
@@ -140,22 +140,20 @@ async def rerank(service: ServiceDep, request: Request, body: RerankBody) -> Res
         results=results,
         usage={"total_tokens": reading.tokens},
         degraded=degraded,
-        meta=RerankMeta(warnings=[one["reason"] for one in degraded]),
+        meta=RerankMeta(warnings=[one.reason for one in degraded]),
     )
     if request.scope["route"].path == "/v1/rerank":
         answer["data"] = results
     return JsonResponse(answer, headers=headers)
 
 
-def _degraded(reading: RerankScores) -> list[DegradedAnswer]:
-    notes: list[DegradedAnswer] = []
+def _degraded(reading: RerankScores) -> list[Degradation]:
+    notes = {}
     if reading.query_share < 1:
-        cut = query_cut_reason(reading.query_share)
-        notes.append({"stage": "rerank", "code": "query_truncated", "reason": cut})
+        notes["query_truncated"] = query_cut_reason(reading.query_share)
     if reading.truncated:
-        cut = f"{reading.truncated} of {len(reading.scores)} texts were read without their end"
-        notes.append({"stage": "rerank", "code": "passages_truncated", "reason": cut})
-    return notes
+        notes["passages_truncated"] = f"{reading.truncated} of {len(reading.scores)} texts were read without their end"
+    return [Degradation(stage="rerank", code=code, reason=reason) for code, reason in notes.items()]
 
 
 for _path in ("/rerank", "/v1/rerank", "/v2/rerank"):

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.bodies import JsonResponse, large_answer, written
-from service.api.dependencies import Service, ServiceDep
+from service.api.dependencies import CollectionDep, Service, ServiceDep
 from service.api.routes.document_reads import filter_from_url
 from service.api.routing import QueryRoute, collection_router
 from service.api.schemas.base import CollectionPath, DocumentIdPath, parse_filter
@@ -83,29 +83,26 @@ async def similar(
 
 
 @router.post("/facets", summary="Count the values of fields")
-async def facets(service: ServiceDep, collection: CollectionPath, body: FacetsBody) -> FacetsAnswer:
+async def facets(service: ServiceDep, collection: CollectionDep, body: FacetsBody) -> FacetsAnswer:
     """In all documents that pass the filter. Fields that are declared are counted in memory."""
-    found = await service.collections.by_name(collection)
-    where = parse_filter(body.filter, found.settings.field_types)
-    return {"facets": facets_answer(await service.documents.facets(found, requested_facets(body.facets), where))}
+    where = parse_filter(body.filter, collection.settings.field_types)
+    return {"facets": facets_answer(await service.documents.facets(collection, requested_facets(body.facets), where))}
 
 
 @router.get("/suggest", summary="Complete what is being typed")
 async def suggest(
-    service: ServiceDep, collection: CollectionPath, query: Annotated[SuggestQuery, Query()]
+    service: ServiceDep, collection: CollectionDep, query: Annotated[SuggestQuery, Query()]
 ) -> SuggestAnswer:
     """By the words and titles of the documents that pass the filter."""
-    found = await service.collections.by_name(collection)
-    where = filter_from_url(query.filter, found)
-    return {"suggestions": await service.search.suggest(found, query.q, query.k, where)}
+    where = filter_from_url(query.filter, collection)
+    return {"suggestions": await service.search.suggest(collection, query.q, query.k, where)}
 
 
 @router.post("/suggest", summary="Complete what is being typed")
-async def suggest_by_body(service: ServiceDep, collection: CollectionPath, body: SuggestBody) -> SuggestAnswer:
+async def suggest_by_body(service: ServiceDep, collection: CollectionDep, body: SuggestBody) -> SuggestAnswer:
     """As by GET, for filters that are too long for a URL."""
-    found = await service.collections.by_name(collection)
-    where = parse_filter(body.filter, found.settings.field_types)
-    return {"suggestions": await service.search.suggest(found, body.query, body.k, where)}
+    where = parse_filter(body.filter, collection.settings.field_types)
+    return {"suggestions": await service.search.suggest(collection, body.query, body.k, where)}
 
 
 @router.post("/search/batch", summary="Run several searches", response_model=BatchAnswer)

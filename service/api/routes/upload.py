@@ -19,10 +19,10 @@ from typing_extensions import TypedDict
 from service.api import problems
 from service.api.bodies import media_type
 from service.api.content_coding import unpacked_body
-from service.api.dependencies import Service, ServiceDep
+from service.api.dependencies import CollectionDep, Service, ServiceDep
 from service.api.routes.documents import parse_line
 from service.api.routing import UploadRoute, collection_router
-from service.api.schemas.base import CollectionPath, QueryParameters, parse_filter
+from service.api.schemas.base import QueryParameters, parse_filter
 from service.core.collections import Collection
 from service.core.documents import Document
 from service.core.errors import FieldError, Invalid, TooLarge
@@ -81,23 +81,22 @@ class UploadedAnswer(TypedDict):
     },
 )
 async def upload(
-    service: ServiceDep, request: Request, collection: CollectionPath, query: Annotated[UploadQuery, Query()]
+    service: ServiceDep, request: Request, collection: CollectionDep, query: Annotated[UploadQuery, Query()]
 ) -> UploadedAnswer:
     """Files of a multipart form, or one as the body with its `name`: PDF, office formats, archives, text and more.
 
     Documents of an earlier upload of the same file are replaced; what the file no longer has is deleted. 422 where no
     file could be read, 415 where all are of a kind that has no text.
     """
-    found = await service.collections.by_name(collection)
     try:
         with TemporaryDirectory() as folder:
             files = await _received(request, service.limits.upload_bytes, query.name, Path(folder))
             async with service.uploads:
-                ids, answer = await _write(service, found, files, FileReader(query.metadata))
+                ids, answer = await _write(service, collection, files, FileReader(query.metadata))
     finally:
         request.state.admission.finish(answered=False)  # how long it takes is up to the files
     if query.wait:
-        answer["searchable"] = await service.ingest.wait_until_searchable(found, ids)
+        answer["searchable"] = await service.ingest.wait_until_searchable(collection, ids)
     return answer
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 from typing_extensions import TypedDict
 
 from service.api.schemas.base import MAX_DIMENSIONS, CollectionNameField, RequestBody, Text, VersionNumberField, text_as
@@ -125,9 +125,6 @@ class GainBody(RequestBody):
     low: Annotated[float, Field(ge=-1, le=1)]
     high: Annotated[float, Field(ge=-1, le=1)]
 
-    def gain(self) -> MeasuredGain:
-        return MeasuredGain(**self.model_dump())
-
 
 class TunedBody(RequestBody):
     """On what `fusion`, `candidates` and `rerank` of the same request were chosen; `azimuth tune` sends it."""
@@ -139,14 +136,7 @@ class TunedBody(RequestBody):
     rerank: GainBody | None = None
 
     def record(self, now: datetime) -> TuningRecord:
-        return TuningRecord(
-            version=self.version,
-            at=now,
-            queries=self.queries,
-            folds=self.folds,
-            fusion=None if self.fusion is None else self.fusion.gain(),
-            rerank=None if self.rerank is None else self.rerank.gain(),
-        )
+        return TypeAdapter(TuningRecord).validate_python(self.model_dump() | {"at": now})
 
 
 class DeclaredFieldBody(RequestBody):

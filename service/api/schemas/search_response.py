@@ -1,6 +1,6 @@
 """The answer to a search: its shape, and how it is made from the result of the pipeline."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, cast
 
@@ -20,7 +20,7 @@ from service.core.explanation import (
 from service.core.images import image_path
 from service.core.metadata import project
 from service.core.result_options import SurroundingText
-from service.core.search import Confidence, Hit, Mode, SearchRequest, SearchResult
+from service.core.search import Confidence, Degradation, Hit, Mode, RerankSummary, SearchRequest, SearchResult
 
 STAGES = ("embed", "dense", "lexical", "fuse", "fetch", "rerank")
 """Always in `timings_ms`, whether they ran or not; others are there where they ran."""
@@ -96,19 +96,6 @@ class HitAnswer(HitFields, total=False):
     explain: ExplanationAnswer
 
 
-class RerankSummaryAnswer(TypedDict):
-    read: int
-    """Passages that the cross-encoder read."""
-    excerpts: int
-    """Those of which it read an excerpt, as it did not bring them among the first hits."""
-    skipped: int
-    """Passages that it did not need to read: they could no longer change the answer."""
-    truncated: int
-    """Passages that it read without their end: with the query they are longer than it takes."""
-    weight: float
-    """The weight that was applied: the one of the request, or less where it hardly agrees with the first stage."""
-
-
 class WishesAnswer(TypedDict):
     """Every hit contains all of `phrases` and `required`, and nothing of `excluded`."""
 
@@ -132,16 +119,9 @@ class PlanAnswer(TypedDict):
     reason: str | None
     """Why the dense leg ran like this: see the API reference."""
     reranked: bool
-    rerank: RerankSummaryAnswer | None
+    rerank: RerankSummary | None
     wishes: WishesAnswer | None
     """How the query was parsed; null where it has no operators."""
-
-
-class DegradedAnswer(TypedDict):
-    stage: str
-    code: str
-    """Of a small set, for programs: see the API reference."""
-    reason: str
 
 
 class SearchFields(TypedDict):
@@ -149,7 +129,7 @@ class SearchFields(TypedDict):
     confidence: Confidence
     embedder_version: int
     plan: PlanAnswer
-    degraded: list[DegradedAnswer]
+    degraded: Sequence[Degradation]
     """Stages that could not do their part, and why."""
     took_ms: float
     timings_ms: dict[str, float]
@@ -181,18 +161,10 @@ def search_answer(result: SearchResult, request: SearchRequest) -> SearchAnswer:
             "underfilled": dense.underfilled,
             "reason": dense.reason,
             "reranked": reread is not None,
-            "rerank": None
-            if reread is None
-            else {
-                "read": reread.read,
-                "excerpts": reread.excerpts,
-                "skipped": reread.skipped,
-                "truncated": reread.truncated,
-                "weight": round(reread.weight, 4),
-            },
+            "rerank": None if reread is None else replace(reread, weight=round(reread.weight, 4)),
             "wishes": _wishes(result) if words.has_constraints or words.as_words else None,
         },
-        "degraded": [select_fields(DegradedAnswer, one) for one in result.degraded],
+        "degraded": result.degraded,
         "took_ms": round(result.timings.elapsed * 1000, 3),
         "timings_ms": dict.fromkeys(STAGES, 0.0) | result.timings.milliseconds(),
     }
