@@ -57,9 +57,9 @@ Key = tuple[CollectionId, VersionNumber, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hub:
-    """A chunk that is among the nearest of many others. `occurrences`: of how many."""
+    """A chunk that is among the nearest of many others. `occurrences`: of how many. `id`: of its document."""
 
-    document_id: DocumentId
+    id: DocumentId
     chunk: int
     title: str
     occurrences: int
@@ -235,6 +235,6 @@ class DiagnosticsService:
         found = await self.documents.get(collection.id, [sample.chunks[row][0] for row, _ in picture.hubs])
         titles = {document_id: document.title for document_id, document in found.items()}
         return tuple(
-            Hub(document_id=document_id, chunk=chunk, title=titles.get(document_id, ""), occurrences=count)
+            Hub(id=document_id, chunk=chunk, title=titles.get(document_id, ""), occurrences=count)
             for (document_id, chunk), count in ((sample.chunks[row], count) for row, count in picture.hubs)
         )

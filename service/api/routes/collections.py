@@ -10,14 +10,14 @@ from service.api.bodies import JsonResponse
 from service.api.dependencies import ActorDep, CollectionDep, Service, ServiceDep
 from service.api.problems import error_responses
 from service.api.routing import JsonRoute, require_confirmation
-from service.api.schemas.base import CollectionPath, ConfirmedQuery
+from service.api.schemas.base import CollectionPath, ConfirmedQuery, select_fields
 from service.api.schemas.collections import (
     CollectionAnswer,
     CollectionBody,
     CollectionsAnswer,
     NameBody,
+    VersionSummary,
     settings_as_sent,
-    version_summary,
 )
 from service.core.collections import Collection, CollectionSettings, IndexSettings
 from service.core.errors import CollectionNotFound, Conflict, EmbedderChange, Invalid, NotFound
@@ -149,7 +149,7 @@ async def _answer(service: Service, collection: Collection) -> CollectionAnswer:
         "counts": await service.collections.counts(collection),
         "active_version": collection.active_version,
         "previous_version": collection.previous_version,
-        "versions": [version_summary(version) for version in await service.versions.of(collection.id)],
+        "versions": [select_fields(VersionSummary, one) for one in await service.versions.of(collection.id)],
         "lexical_state": service.lexicon.state(collection),
         "lexical_lag_seconds": service.lexicon.lag_seconds(collection.id),
         "created_at": collection.created_at,

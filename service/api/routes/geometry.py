@@ -1,5 +1,6 @@
 """The geometry of a version's space: measures with verdicts, what to do about them, and the data for plots."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import Query
@@ -12,7 +13,7 @@ from service.api.schemas.base import QueryParameters, VersionNumberField
 from service.core.verdict import Verdict
 from service.diagnostics import thresholds
 from service.diagnostics.measure import COSINE_EDGES, GeometryPicture
-from service.diagnostics.service import MAX_SAMPLE, MIN_SAMPLE, SAMPLE_SIZE, GeometryReport
+from service.diagnostics.service import MAX_SAMPLE, MIN_SAMPLE, SAMPLE_SIZE, GeometryReport, Hub
 
 router = collection_router("/geometry", "geometry", 409, 429)
 
@@ -40,14 +41,6 @@ class GeometryMeasureAnswer(TypedDict):
 class HistogramAnswer(TypedDict):
     edges: list[float]
     counts: list[int]
-
-
-class HubAnswer(TypedDict):
-    id: str
-    chunk: int
-    title: str
-    occurrences: int
-    """How many chunks of the sample have it among their ten nearest."""
 
 
 class MapPointAnswer(TypedDict):
@@ -86,7 +79,7 @@ class GeometryAnswer(TypedDict):
     """Of random pairs."""
     occurrences: HistogramAnswer | None
     """How many chunks are among the ten nearest of how many others."""
-    hubs: list[HubAnswer]
+    hubs: Sequence[Hub]
     antihubs: float | None
     map: MapAnswer | None
     """Chunks on the two strongest principal directions."""
@@ -110,10 +103,7 @@ async def get(
         "measures": [_measure_answer(one) for one in report.measures],
         "cosines": None,
         "occurrences": None,
-        "hubs": [
-            {"id": one.document_id, "chunk": one.chunk, "title": one.title, "occurrences": one.occurrences}
-            for one in report.hubs
-        ],
+        "hubs": report.hubs,
         "antihubs": None,
         "map": None,
         "before": None

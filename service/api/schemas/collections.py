@@ -31,7 +31,7 @@ from service.core.collections import (
 from service.core.errors import Invalid
 from service.core.metadata import FieldType
 from service.core.ports.lexicon import LexiconState
-from service.core.versions import EmbedderVersion, VersionState
+from service.core.versions import VersionState
 
 MAX_CANDIDATES = 1_000
 MAX_SYNONYM_RULES, MAX_SYNONYMS, MAX_SYNONYM_LENGTH = 1_000, 10, 50
@@ -328,7 +328,3 @@ class AliasAnswer(TypedDict):
 
 class AliasesAnswer(TypedDict):
     aliases: list[AliasAnswer]
-
-
-def version_summary(version: EmbedderVersion) -> VersionSummary:
-    return {"number": version.number, "state": version.state, "fingerprint": version.fingerprint}

@@ -8,8 +8,8 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from service.api import problems
-from service.api.schemas.base import ConfirmedQuery, RequestBody, Text, VersionNumberField
-from service.api.schemas.collections import ChunkingBody, EmbedderField, IndexBody, VersionSummary, version_summary
+from service.api.schemas.base import ConfirmedQuery, RequestBody, Text, VersionNumberField, select_fields
+from service.api.schemas.collections import ChunkingBody, EmbedderField, IndexBody, VersionSummary
 from service.core.collections import ChunkingSettings, Collection, EmbedderSpec, IndexSettings
 from service.core.versions import Calibration, EmbedderVersion, Progress, PromotionCheck, SpaceStatus
 
@@ -65,17 +65,21 @@ class CalibrationAnswer(TypedDict):
     expected_calibration_error: float | None
 
 
-class VersionAnswer(VersionSummary):
-    active: bool
-    previous: bool
-    """The version that a roll back would make active again."""
+class VersionFields(VersionSummary):
     paused: bool
     reason: str | None
     """Why it failed."""
-    embedder: EmbedderSpec
     chunking: ChunkingSettings
     index: IndexSettings
     dimensions: int
+    created_at: datetime
+
+
+class VersionAnswer(VersionFields):
+    active: bool
+    previous: bool
+    """The version that a roll back would make active again."""
+    embedder: EmbedderSpec
     max_tokens: int
     chunks: int
     indexed: bool
@@ -86,7 +90,6 @@ class VersionAnswer(VersionSummary):
     gathered_at: datetime | None
     confidence: CalibrationAnswer | None
     """Null until it was learnt."""
-    created_at: datetime
 
 
 class VersionsAnswer(TypedDict):
@@ -111,15 +114,10 @@ def version_answer(
 ) -> VersionAnswer:
     evidence, calibration = version.evidence, version.calibration
     return {
-        **version_summary(version),
+        **select_fields(VersionFields, version),
         "active": version.number == collection.active_version,
         "previous": version.number == collection.previous_version,
-        "paused": version.paused,
-        "reason": version.reason,
         "embedder": version.spec,
-        "chunking": version.chunking,
-        "index": version.index,
-        "dimensions": version.dimensions,
         "max_tokens": version.identity.max_tokens,
         "chunks": status.rows,
         "indexed": status.indexed,
@@ -127,7 +125,6 @@ def version_answer(
         "checks": [] if evidence is None else list(evidence.checks),
         "gathered_at": None if evidence is None else evidence.gathered_at,
         "confidence": None if calibration is None else _calibration_answer(calibration),
-        "created_at": version.created_at,
     }
 
 
