@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 
 from service.core import metrics
@@ -50,20 +50,25 @@ async def _succeeds(name: str, seconds: float, work: Callable[[], Awaitable[None
     return False
 
 
+@contextmanager
+def failures_logged(message: str, **extra: object) -> Iterator[None]:
+    """Log an error of the block, with the trace only where it is none of the service's own, and go on after it."""
+    try:
+        yield
+    except AzimuthError as error:
+        log.warning(message, extra={**extra, "reason": error.detail})
+    except Exception:
+        log.exception(message, extra=extra)
+
+
 async def for_each_version(
     versions: Iterable[EmbedderVersion], work: Callable[[EmbedderVersion], Awaitable[None]], *, failure_message: str
 ) -> None:
     """Call `work` on each version. `failure_message` is logged for one that failed and is left for the next call."""
     for version in versions:
-        extra = {"collection_id": version.collection_id, "version": version.number}
-        try:
-            await work(version)
-        except (NotFound, Conflict):
-            pass  # another process deleted, retired or moved it meanwhile
-        except AzimuthError as error:
-            log.warning(failure_message, extra={**extra, "reason": error.detail})
-        except Exception:
-            log.exception(failure_message, extra=extra)
+        with failures_logged(failure_message, collection_id=version.collection_id, version=version.number):
+            with suppress(NotFound, Conflict):  # another process deleted, retired or moved it meanwhile
+                await work(version)
 
 
 @asynccontextmanager

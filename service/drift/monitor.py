@@ -17,7 +17,7 @@ from datetime import datetime
 from service.core import metrics
 from service.core.collections import Collection
 from service.core.errors import AzimuthError, NotFound
-from service.core.periodic import Clock
+from service.core.periodic import Clock, failures_logged
 from service.core.ports.collections import Collections
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.vectors import VectorStore
@@ -96,14 +96,11 @@ class DriftMonitor:
             if window.seen == known.seen or len(window.latest) < MIN_LATEST or time.monotonic() < self._due[key]:
                 continue
             self._due[key] = time.monotonic() + self.interval
-            try:
-                await self._measure(key, window, known, now)
-            except NotFound:
-                self.traffic.pop(key, None)  # deleted meanwhile
-            except AzimuthError as error:
-                log.warning("drift is not measured", extra={"collection_id": key[0], "reason": error.detail})
-            except Exception:
-                log.exception("drift is not measured", extra={"collection_id": key[0]})
+            with failures_logged("drift is not measured", collection_id=key[0]):
+                try:
+                    await self._measure(key, window, known, now)
+                except NotFound:
+                    self.traffic.pop(key, None)  # deleted meanwhile
 
     async def _measure(self, key: Key, window: QueryWindow, known: DriftReport, now: Clock) -> None:
         collection = await self.collections.get(key[0])

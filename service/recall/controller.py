@@ -17,12 +17,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 from service.core.collections import Collection
-from service.core.errors import AzimuthError, Conflict
+from service.core.errors import Conflict
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.index_health import IndexHealth, IndexState
-from service.core.periodic import Clock, for_each_version
+from service.core.periodic import Clock, failures_logged, for_each_version
 from service.core.ports.audit import Audit
 from service.core.ports.collections import Collections
 from service.core.ports.indexes import Indexes
@@ -229,15 +230,10 @@ class RecallController:
 
     async def _rebuild(self, version: EmbedderVersion, lock: AsyncExitStack) -> None:
         started = time.monotonic()
-        about = {"collection_id": version.collection_id, "version": version.number}
-        try:
+        about: dict[str, Any] = {"collection_id": version.collection_id, "version": version.number}
+        with failures_logged("index not rebuilt", **about):
             async with lock:
                 await self.indexes.rebuild(version)
-        except AzimuthError as error:
-            log.warning("index not rebuilt", extra={**about, "reason": error.detail})
-        except Exception:
-            log.exception("index not rebuilt", extra=about)
-        else:
             log.info("index rebuilt", extra={**about, "seconds": round(time.monotonic() - started, 1)})
 
     async def cancel_rebuilds(self) -> None:

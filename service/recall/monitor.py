@@ -24,7 +24,7 @@ from service.core.concurrency import set_within
 from service.core.errors import AzimuthError, NotFound
 from service.core.ids import CollectionId, CollectionName, VersionNumber
 from service.core.lru import LruDict
-from service.core.periodic import in_background
+from service.core.periodic import failures_logged, in_background
 from service.core.query_syntax import ParsedQuery
 from service.core.recall import RecallSeries, RecallStats, band_of
 from service.recall.aggregate import LEXICAL_PLAN, RecallAggregator, RecallSample
@@ -201,12 +201,8 @@ class RecallMonitor:
 
     async def flush(self) -> None:
         """Write the pending sums and delete expired ones. Errors are logged, and the next flush tries again."""
-        try:
+        with failures_logged("recall not written"):
             await self.aggregator.flush()
             if self.clock() >= self._expired_deleted_at + RETENTION_SECONDS:
                 self._expired_deleted_at = self.clock()
                 await self.aggregator.delete_expired()
-        except AzimuthError as error:
-            log.warning("recall not written", extra={"reason": error.detail})
-        except Exception:
-            log.exception("recall not written")

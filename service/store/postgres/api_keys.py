@@ -56,7 +56,7 @@ class PostgresApiKeys(Adapter):
 async def _living(connection: Connection, name: str, now: datetime) -> bytes | None:
     """The digest of the newest living secret of this name. Other changes wait for the caller's transaction."""
     await connection.execute(SQL.lock)
-    row = await (await connection.execute(SQL.living, {"name": name, "now": now})).fetchone()
+    row = await connection.fetch_one(SQL.living, {"name": name, "now": now})
     return None if row is None else row[0]
 
 

@@ -37,7 +37,7 @@ async def insert(
 ) -> tuple[Collection, EmbedderVersion]:
     """A collection without documents yet. Conflict where the name is taken. `source`: what it is to be a copy of."""
     values = {"name": name, "settings": Jsonb(settings), "active_version": FIRST_VERSION, "now": now}
-    row = await (await connection.execute(SQL.insert, values)).fetchone()
+    row = await connection.fetch_one(SQL.insert, values)
     if row is None:
         raise Conflict(f"There is a collection or an alias named {name} already.")
     collection = collection_of(row)
@@ -82,6 +82,6 @@ async def copy(
         await connection.execute(SQL.changes, values)
         with vector_tables.missing_table(version.number):
             await connection.execute(vector_tables.copy_rows(version, own))
-        rows = await (await connection.execute(vector_tables.on_table(SQL.without_vectors, own), values)).fetchall()
+        rows = await connection.fetch_all(vector_tables.on_table(SQL.without_vectors, own), values)
         await queue.enqueue(connection, collection.id, {id_: 1 for (id_,) in rows}, now)
     return collection

@@ -54,7 +54,7 @@ class PostgresCollections(Adapter):
                 # Every later write keeps the values of the new fields, and no write in progress goes on without them.
                 await connection.lift_time_limit()
                 await collection_lock.lock_exclusively(connection, collection.id)
-            row = await (await connection.execute(SQL.lock, values)).fetchone()
+            row = await connection.fetch_one(SQL.lock, values)
             if row is None:
                 raise CollectionNotFound
             # Compared as this program reads them: a row that an older one wrote lacks what has its default.
@@ -62,7 +62,7 @@ class PostgresCollections(Adapter):
                 raise Conflict("The settings were changed by somebody else at the same moment.")
             if settings == before:
                 return collection_of(row)
-            row = await (await connection.execute(SQL.update, values)).fetchone()
+            row = await connection.fetch_one(SQL.update, values)
             assert row is not None  # locked above
             if settings.indexed != before.indexed:
                 now = datetime.now(UTC) if entry is None else entry.at
@@ -88,7 +88,7 @@ class PostgresCollections(Adapter):
         entry = dataclasses.replace(entry, details={"before": collection.name, "after": name})
         async with self._pool.transaction() as connection:
             try:
-                row = await (await connection.execute(SQL.rename, {"id": collection.id, "name": name})).fetchone()
+                row = await connection.fetch_one(SQL.rename, {"id": collection.id, "name": name})
             except UniqueViolation as error:
                 raise Conflict(f"There is a collection named {name} already.") from error
             if row is None:
@@ -112,7 +112,7 @@ class PostgresCollections(Adapter):
         async with self._pool.transaction() as connection:
             for alias, id_ in sorted(changes.items()):  # two that change the same ones lock them in the same order
                 query = SQL.delete_alias if id_ is None else SQL.set_alias
-                row = await (await connection.execute(query, {"alias": alias, "id": id_})).fetchone()
+                row = await connection.fetch_one(query, {"alias": alias, "id": id_})
                 if row is None and id_ is None:
                     raise NotFound(f"There is no alias named {alias}.")
                 if row is None:
@@ -137,7 +137,7 @@ class PostgresCollections(Adapter):
         async with self._pool.transaction(even_when_full=True) as connection:
             await connection.lift_time_limit()
             await collection_lock.lock_exclusively(connection, collection_id)
-            rows = await (await connection.execute(SQL.version_numbers, key)).fetchall()
+            rows = await connection.fetch_all(SQL.version_numbers, key)
             numbers = [VersionNumber(number) for (number,) in rows]
             # The order in which every transaction takes its locks: documents, changes, jobs, vectors.
             await connection.execute(SQL.delete_documents, key)
@@ -162,7 +162,7 @@ class PostgresCollections(Adapter):
         query = SQL.counts if within is None else sql.SQL(SQL.counts_within).format(where=condition.expression)
         values = {**condition.values, "id": collection.id, "version": collection.active_version}
         async with self._pool.connection() as connection:
-            ((documents, pending, failed),) = await (await connection.execute(query, values)).fetchall()
+            ((documents, pending, failed),) = await connection.fetch_all(query, values)
             status = await hnsw.space_status(connection, collection.id, collection.active_version)
         chunks = status.rows if within is None else None
         return CollectionCounts(documents=documents, chunks=chunks, pending=pending, failed=failed)

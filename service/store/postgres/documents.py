@@ -102,7 +102,7 @@ class PostgresDocuments(Adapter):
         async def commit() -> Accepted | None:
             async with self._pool.transaction() as connection:
                 await _hold_collection(connection, collection_id)
-                row = await (await connection.execute(statement, values)).fetchone()
+                row = await connection.fetch_one(statement, values)
                 if row is None:
                     return None
                 changed = [change(document_of(row))]
@@ -121,8 +121,7 @@ class PostgresDocuments(Adapter):
         async def commit() -> set[DocumentId]:
             async with self._pool.transaction() as connection:
                 await _hold_collection(connection, collection_id)
-                cursor = await connection.execute(statement, values, prepare=False)
-                deleted = [id_ for (id_,) in await cursor.fetchall()]
+                deleted = [id_ for (id_,) in await connection.fetch_all(statement, values, prepare=False)]
                 if deleted:
                     await indexed_fields.keep(connection, collection_id, deleted)
                     await images.replace(connection, collection_id, deleted, {})
@@ -287,7 +286,7 @@ async def _write(
     written: list[Any] = []
     for part in parts:
         values = {**condition.values, **part, "collection_id": collection_id, "now": now}
-        written += await (await connection.execute(upsert, values)).fetchall()
+        written += await connection.fetch_all(upsert, values)
     accepted = {
         id_: Accepted(id=id_, status="created" if created else "updated", revision=revision)
         for id_, revision, _, created in written
@@ -306,12 +305,12 @@ async def _write(
     if unchanged:
         key = {"collection_id": collection_id, "ids": unchanged}
         if within is not None:
-            own = {row[0] for row in await (await connection.execute(passing, {**condition.values, **key})).fetchall()}
+            own = {row[0] for row in await connection.fetch_all(passing, {**condition.values, **key})}
             if foreign := dict.fromkeys(set(unchanged) - own, "this id cannot be used by this key"):
                 raise ForeignDocuments(foreign)
         if if_exists == "fail":
             raise DocumentsExist(dict.fromkeys(unchanged, "a document with this id is there already"))
-        for id_, revision, content in await (await connection.execute(SQL.revisions, key)).fetchall():
+        for id_, revision, content in await connection.fetch_all(SQL.revisions, key):
             accepted[id_] = Accepted(id=id_, status="unchanged", revision=revision)
             if if_exists == "replace":
                 content_revisions[id_] = content
@@ -319,8 +318,7 @@ async def _write(
 
 
 async def _hold_collection(connection: Connection, collection_id: CollectionId) -> None:
-    cursor = await connection.execute(SQL.hold_collection, {"collection_id": collection_id})
-    row = await cursor.fetchone()
+    row = await connection.fetch_one(SQL.hold_collection, {"collection_id": collection_id})
     if row is None:
         raise CollectionNotFound()
     record_revision(row[0])

@@ -84,14 +84,14 @@ class PostgresQueue(Adapter):
                 wanted = limit - len(rows)
                 share = math.ceil(wanted / len(waiting))
                 turn = values | {"collections": waiting, "share": share, "limit": wanted}
-                taken = await (await connection.execute(SQL.claim, turn, prepare=False)).fetchall()
+                taken = await connection.fetch_all(SQL.claim, turn, prepare=False)
                 rows += taken
                 counts = Counter(row[0] for row in taken)
                 waiting = [collection for collection in waiting if counts[collection] == share]
             if not rows:
                 return ()
             keys = {"collections": [row[0] for row in rows], "ids": [row[1] for row in rows]}
-            found = await (await connection.execute(SQL.documents, keys)).fetchall()
+            found = await connection.fetch_all(SQL.documents, keys)
             documents = {(row[0], row[1]): (document_of(row[1:-1]), row[-1]) for row in found}
             claimed, outdated = [], []
             for *columns, lost_leases in rows:
@@ -183,7 +183,7 @@ async def delete_jobs(connection: Connection, collection_id: CollectionId, ids: 
 
 async def finish(connection: Connection, jobs: Sequence[Job]) -> frozenset[Job]:
     """Delete those of these jobs of one version whose leases still hold, and return them: only these may be stored."""
-    rows = await (await connection.execute(_FINISH, _columns(jobs))).fetchall()
+    rows = await connection.fetch_all(_FINISH, _columns(jobs))
     finished = {(document_id, str(lease)) for document_id, lease in rows}
     return frozenset(job for job in jobs if (job.document_id, job.lease) in finished)
 

@@ -77,7 +77,7 @@ async def _try_lock(pool: Pool, key: str) -> Connection | None:
 
 async def _execute(connection: Connection, query: LiteralString, key: str) -> bool:
     try:
-        return await (await connection.execute(query, {"key": key})).fetchone() == (True,)
+        return await connection.fetch_one(query, {"key": key}) == (True,)
     except asyncio.CancelledError:
         connection.cut()  # whether it holds the lock is not known: now it does not
         raise

@@ -19,12 +19,12 @@ async def lock_exclusively(connection: Connection, collection_id: CollectionId) 
     False where there is no such collection.
     """
     await connection.execute(SQL.queue_writers, {"id": collection_id})
-    return await (await connection.execute(SQL.for_update, {"id": collection_id})).fetchone() is not None
+    return await connection.fetch_one(SQL.for_update, {"id": collection_id}) is not None
 
 
 async def prevent_deletion(connection: Connection, collection_id: CollectionId) -> bool:
     """Keep the collection from being deleted until the transaction ends. False where there is none."""
-    return await (await connection.execute(SQL.for_key_share, {"id": collection_id})).fetchone() is not None
+    return await connection.fetch_one(SQL.for_key_share, {"id": collection_id}) is not None
 
 
 async def cancel_builds(connection: Connection, tables: list[str]) -> None:

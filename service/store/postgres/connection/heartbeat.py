@@ -15,12 +15,12 @@ import select
 import socket
 from contextlib import suppress
 from time import monotonic
-from typing import Any
+from typing import Any, LiteralString
 from weakref import WeakSet
 
 import psycopg
-from psycopg import AsyncConnection
-from psycopg.abc import PQGen
+from psycopg import AsyncConnection, sql
+from psycopg.abc import Params, PQGen
 from psycopg.rows import TupleRow
 
 from service.core.concurrency import set_within
@@ -31,6 +31,7 @@ from service.store.postgres.connection import sql_files
 log = logging.getLogger(__name__)
 
 SQL = sql_files.load("heartbeat")
+Query = LiteralString | bytes | sql.Composed
 
 PAUSE_SECONDS = 0.5
 ANSWER_SECONDS, CONNECT_SECONDS, RECONNECT_SECONDS = 0.8, 1.0, 2.0
@@ -56,6 +57,14 @@ class Connection(AsyncConnection[TupleRow]):
             return await super().wait(gen, interval, timeout)
         finally:
             self.waiting_since = None
+
+    async def fetch_one(self, query: Query, values: Params | None = None) -> TupleRow | None:
+        return await (await self.execute(query, values)).fetchone()
+
+    async def fetch_all(
+        self, query: Query, values: Params | None = None, *, prepare: bool | None = None
+    ) -> list[TupleRow]:
+        return await (await self.execute(query, values, prepare=prepare)).fetchall()
 
     async def lift_time_limit(self) -> None:
         """For the current transaction: it takes time in proportion to what there is."""
@@ -101,8 +110,7 @@ class Heartbeat:
         """Raises the driver's error where the server cannot be connected to."""
         await self._ask()
         if self._connection is not None:
-            row = await (await self._connection.execute(SQL.session)).fetchone()
-            self.pooled = row != (self._connection.info.backend_pid,)
+            self.pooled = await self._connection.fetch_one(SQL.session) != (self._connection.info.backend_pid,)
         self.available.set()
         self._task = asyncio.create_task(repeat_every("database", PAUSE_SECONDS, self._beat))
 
@@ -183,8 +191,7 @@ class Heartbeat:
             self._connection = await Connection.connect(**self._arguments, autocommit=True)
         waited = {one.info.backend_pid: one for one in list(self._watched) if one.waited() > _SUSPECT_SECONDS}
         left_behind = set(self._left_behind)
-        cursor = await self._connection.execute(SQL.ask, {"pids": [*waited, *left_behind]})
-        idle = {pid for pid, _ in await cursor.fetchall()}
+        idle = {pid for pid, _ in await self._connection.fetch_all(SQL.ask, {"pids": [*waited, *left_behind]})}
         self._left_behind -= left_behind
         for pid, connection in waited.items():
             waited_for = connection.waited()

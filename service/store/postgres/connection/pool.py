@@ -12,13 +12,12 @@ from contextvars import ContextVar
 from datetime import timedelta
 from functools import cached_property
 from time import monotonic
-from typing import Any, LiteralString, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 import psycopg
 from pgvector.psycopg.halfvec import register_halfvec_info
 from pgvector.psycopg.vector import register_vector_info
-from psycopg import sql
 from psycopg.abc import Params
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import DeadlockDetected, FeatureNotSupported, SerializationFailure
@@ -30,11 +29,11 @@ from psycopg_pool import AsyncConnectionPool
 from service.core.errors import DatabaseUnavailable, Misconfigured, Overloaded, WritesRefused
 from service.store.postgres.connection import heartbeat, sql_files
 from service.store.postgres.connection.driver_errors import translated_errors
+from service.store.postgres.connection.heartbeat import Query
 
 SQL = sql_files.load("pool")
 
 Connection = heartbeat.Connection
-Query = LiteralString | bytes | sql.Composed
 Values = Mapping[str, Any]
 T = TypeVar("T")
 
@@ -173,7 +172,7 @@ class Pool(AsyncConnectionPool[Connection]):
 
     async def fetch_one(self, query: Query, values: Params | None = None) -> TupleRow | None:
         async with self.connection() as connection:
-            return await (await connection.execute(query, values)).fetchone()
+            return await connection.fetch_one(query, values)
 
     async def fetch_all(
         self, query: Query, values: Params | None = None, *, prepare: bool | None = None, lookups: int = 0
@@ -234,7 +233,7 @@ async def open_pool(
         set_json_loads(orjson.loads, context=connection)
         connection.adapters.register_dumper(dict, JsonbDumper)
         register = {"vector": register_vector_info, "halfvec": register_halfvec_info}
-        for name, oid, array_oid in await (await connection.execute(SQL.vector_types)).fetchall():
+        for name, oid, array_oid in await connection.fetch_all(SQL.vector_types):
             register[name](connection, TypeInfo(name, oid, array_oid))
         if not parallel and not beat.pooled:
             await connection.execute(SQL.no_parallel_workers)

@@ -172,11 +172,11 @@ class Facets:
     ) -> _Columns | None:
         """All documents; None where they are more than that."""
         counting = {"collection_id": collection_id, "limit": most + 1}
-        ((count,),) = await (await connection.execute(SQL.counted_documents, counting)).fetchall()
+        ((count,),) = await connection.fetch_all(SQL.counted_documents, counting)
         if count > most:
             return None
         fields = sorted(names)
-        ((horizon,),) = await (await connection.execute(SQL.horizon)).fetchall()
+        ((horizon,),) = await connection.fetch_all(SQL.horizon)
         columns = _Columns(int(horizon))
         columns.lists = {name: ValueLists() for name in fields}
         columns.codes = {name: array("i") for name in fields}
@@ -225,7 +225,7 @@ class Facets:
             "since": str(since),
             "limit": limit,
         }
-        rows = await (await connection.execute(query, values, prepare=False)).fetchall()
+        rows = await connection.fetch_all(query, values, prepare=False)
         if not rows:
             raise CollectionNotFound
         if rows[0][1] or len(rows) >= limit:

@@ -134,7 +134,7 @@ class FilterMatches:
     async def _size(self, connection: Connection, collection_id: CollectionId) -> _Size:
         if (known := self._sizes.get(collection_id)) is not None:
             return known
-        (row,) = await (await connection.execute(SQL.totals, {"collection_id": collection_id})).fetchall()
+        (row,) = await connection.fetch_all(SQL.totals, {"collection_id": collection_id})
         size = _Size(*row)
         if size.documents > COUNTED_DOCUMENTS:
             self._sizes.put(collection_id, size, TRUSTED_SECONDS)
@@ -150,8 +150,7 @@ class FilterMatches:
         pages = min(SAMPLED_PAGES, size.all_pages * SAMPLED_DOCUMENTS / max(size.documents, 1))
         values = {"collection_id": key[0], "percent": min(100.0, 100.0 * pages / max(size.all_pages, 1))}
         query = sql.SQL(SQL.sampled).format(where=condition.expression)
-        cursor = await connection.execute(query, {**condition.values, **values}, prepare=False)
-        ((sampled, passed),) = await cursor.fetchall()
+        ((sampled, passed),) = await connection.fetch_all(query, {**condition.values, **values}, prepare=False)
         return replace(unknown, share=passed / sampled) if passed >= MIN_SAMPLE_MATCHES else unknown
 
     async def _select(
@@ -159,10 +158,10 @@ class FilterMatches:
     ) -> ListedIds | None:
         """All that pass; None where they are more than `cap`."""
         ranged = ranges_of(simplified(where), await self._ready_fields(connection, key[0]))
-        ((horizon,),) = await (await connection.execute(SQL.horizon)).fetchall()
+        ((horizon,),) = await connection.fetch_all(SQL.horizon)
         query, values = await self._cheapest_query(connection, key[0], where, ranged, size)
         values = {**values, "collection_id": key[0], "limit": cap + 1}
-        rows = await (await connection.execute(query, values, prepare=False)).fetchall()
+        rows = await connection.fetch_all(query, values, prepare=False)
         # A document has as many rows as it has values in a range: only a full page leaves some unread.
         if len(rows) > cap:
             return None
@@ -198,7 +197,7 @@ class FilterMatches:
         for key in ranges:
             query = sql.SQL(SQL.counted).format(named=_candidates(key))
             values = {**key.values, "collection_id": collection_id, "limit": limit}
-            ((count,),) = await (await connection.execute(query, values, prepare=False)).fetchall()
+            ((count,),) = await connection.fetch_all(query, values, prepare=False)
             if count < limit:
                 counts.append((count, key))
         return min(counts, key=lambda one: one[0])[1] if counts else None
@@ -218,7 +217,7 @@ class FilterMatches:
             return None
         query = sql.SQL(SQL.changed).format(where=condition.expression)
         values = {**condition.values, "collection_id": key[0], "since": known.horizon, "limit": MAX_CHANGED}
-        rows = await (await connection.execute(query, values, prepare=False)).fetchall()
+        rows = await connection.fetch_all(query, values, prepare=False)
         if not rows or rows[0][1] or len(rows) >= MAX_CHANGED:
             self._forget(key)
             return None

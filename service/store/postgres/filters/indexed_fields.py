@@ -45,8 +45,7 @@ async def declare(
     """
     values = {"collection_id": collection_id, "names": list(types), "types": list(types.values()), "now": now}
     await connection.execute(SQL.undeclare, values)
-    cursor = await connection.execute(SQL.declare, {**values, "state": "ready" if empty else "building"})
-    for name, kind in await cursor.fetchall():
+    for name, kind in await connection.fetch_all(SQL.declare, {**values, "state": "ready" if empty else "building"}):
         if kind and not empty:
             await _check_type(connection, {"collection_id": collection_id, "ids": None}, name, kind)
 
@@ -56,7 +55,7 @@ async def _check_type(connection: Connection, of: Mapping[str, Any], name: str, 
     query = sql.SQL(SQL.of_other_types).format(instant=INSTANT)
     values = {**of, "paths": _paths(name), "type": kind, "datetime": DATETIME}
     # Planned for these values: whether there are ids decides where it begins.
-    if rows := await (await connection.execute(query, values, prepare=False)).fetchall():
+    if rows := await connection.fetch_all(query, values, prepare=False):
         errors = "; ".join(f"document {id_}: {type_error(value, kind)}" for id_, value in rows)
         raise Invalid.at("documents" if of["ids"] else "indexed", f"{name}: {errors}")
 
@@ -66,7 +65,7 @@ async def keep(connection: Connection, collection_id: CollectionId, ids: Sequenc
 
     Invalid where a field got a type since the documents were validated, and they have a value of another.
     """
-    fields = await (await connection.execute(SQL.kept, {"collection_id": collection_id})).fetchall()
+    fields = await connection.fetch_all(SQL.kept, {"collection_id": collection_id})
     for _, name, kind, dropped in fields:
         if kind and not dropped:
             await _check_type(connection, {"collection_id": collection_id, "ids": list(ids)}, name, kind)
@@ -98,7 +97,7 @@ def _paths(name: str) -> list[str]:
 
 async def declared(connection: Connection, collection_id: CollectionId) -> tuple[tuple[int, IndexedField], ...]:
     """The fields with their numbers."""
-    rows = await (await connection.execute(SQL.fields, {"collection_id": collection_id})).fetchall()
+    rows = await connection.fetch_all(SQL.fields, {"collection_id": collection_id})
     return tuple((one, IndexedField(name=name, state=FieldState(state), type=kind)) for one, name, state, kind in rows)
 
 
@@ -129,13 +128,13 @@ class IndexedFields(Adapter):
         async with self._pool.transaction() as connection:
             if not await collection_lock.prevent_deletion(connection, collection_id):
                 return False
-            rows = await (await connection.execute(SQL.lock_fields, key)).fetchall()
+            rows = await connection.fetch_all(SQL.lock_fields, key)
             if not rows:
                 return False
             after = min(filled_to or "" for *_, filled_to in rows)
             fields = [field for *field, filled_to in rows if (filled_to or "") == after]
             portion = {**key, "after": after, "limit": limit}
-            ids = [row[0] for row in await (await connection.execute(SQL.portion, portion)).fetchall()]
+            ids = [row[0] for row in await connection.fetch_all(SQL.portion, portion)]
             if ids:
                 await connection.execute(SQL.lock_documents, {**key, "ids": ids})
                 await _keep(connection, collection_id, ids, fields)

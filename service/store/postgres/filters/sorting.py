@@ -55,9 +55,7 @@ async def in_order(
             "offset": offset,
             "limit": limit,
         }
-        rows = await (
-            await connection.execute(_query(order, condition.expression, within), values, prepare=False)
-        ).fetchall()
+        rows = await connection.fetch_all(_query(order, condition.expression, within), values, prepare=False)
     return tuple(Candidate(id_, content_revision, 0.0) for id_, content_revision in rows)
 
 

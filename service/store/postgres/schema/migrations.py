@@ -119,9 +119,9 @@ async def apply(
 
 
 async def _missing(connection: Connection, wanted: Sequence[Migration]) -> tuple[Migration, ...]:
-    if await (await connection.execute(SQL.exists)).fetchone() != (True,):
+    if await connection.fetch_one(SQL.exists) != (True,):
         return tuple(wanted)
-    rows = await (await connection.execute(SQL.applied)).fetchall()
+    rows = await connection.fetch_all(SQL.applied)
     applied = {number: (name, sha256) for number, name, sha256 in rows}
     for migration in wanted:
         name, sha256 = applied.pop(migration.number, (migration.name, migration.sha256))
@@ -161,7 +161,7 @@ async def _migration_lock(url: str, deadline: float) -> AsyncIterator[None]:
     """Hold the migration lock, in a transaction of its own: through a pooler, too. It is polled: a waiting statement
     would hold a snapshot, for which CREATE INDEX CONCURRENTLY in the process that has the lock would wait in turn."""
     async with connect(url, application_name="azimuth migrate") as connection, connection.transaction():
-        while await (await connection.execute(SQL.try_lock, {"key": _LOCK_KEY})).fetchone() != (True,):
+        while await connection.fetch_one(SQL.try_lock, {"key": _LOCK_KEY}) != (True,):
             if monotonic() > deadline:
                 raise TimedOut("Another process is still migrating this database.")
             await connection.execute(SQL.stay_idle)

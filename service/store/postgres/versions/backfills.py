@@ -55,12 +55,12 @@ class PostgresBackfills(Adapter):
 
         async def commit() -> tuple[int, bool]:
             async with self._pool.transaction() as connection:
-                row = await (await connection.execute(SQL.lock, version_key(version))).fetchone()
+                row = await connection.fetch_one(SQL.lock, version_key(version))
                 if row is None:
                     raise _not_found(version)
                 after, external = row
                 place = {**version_key(version), "after": after or "", "limit": limit}
-                ((read, last),) = await (await connection.execute(SQL.portion, place)).fetchall()
+                ((read, last),) = await connection.fetch_all(SQL.portion, place)
                 enqueued = 0
                 if read:
                     priority = PRIORITY_EXTERNAL if external else PRIORITY
@@ -69,7 +69,7 @@ class PostgresBackfills(Adapter):
                     enqueued = (await connection.execute(enqueue, values)).rowcount
                 everything = read < limit
                 moved = {**version_key(version), "last": last, "enqueued": enqueued, "everything": everything}
-                ((total,),) = await (await connection.execute(SQL.move_cursor, moved)).fetchall()
+                ((total,),) = await connection.fetch_all(SQL.move_cursor, moved)
                 return total, everything
 
         return await retrying(commit)
@@ -106,7 +106,7 @@ class PostgresBackfills(Adapter):
     async def _build_progress(self, version: EmbedderVersion) -> Progress:
         async with self._pool.connection() as connection:
             status = await space_status(connection, version.collection_id, version.number)
-            row = await (await connection.execute(SQL.build, {"table": vector_table_of(version).table})).fetchone()
+            row = await connection.fetch_one(SQL.build, {"table": vector_table_of(version).table})
         if row is None or status.indexed:
             return Progress(done=status.rows if status.indexed else 0, total=status.rows, failed=0)
         share, seconds = row
@@ -116,10 +116,10 @@ class PostgresBackfills(Adapter):
         """Does nothing where it is too soon for another sample, or the version is paused or gone."""
         at = now.timestamp()
         async with self._pool.connection() as connection:
-            row = await (await connection.execute(SQL.samples, version_key(version))).fetchone()
+            row = await connection.fetch_one(SQL.samples, version_key(version))
             if row is None or not backfill_rate.is_due(row[0], at):
                 return
-            progress = await (await connection.execute(SQL.progress, version_key(version))).fetchone()
+            progress = await connection.fetch_one(SQL.progress, version_key(version))
             if progress is None:
                 return
             samples = backfill_rate.add_sample(row[0], at, done=progress[4])

@@ -127,7 +127,7 @@ class VersionTransitions(Adapter):
                     raise VersionNotFound
                 if version.state is VersionState.FAILED:
                     await _next_number(connection, version.collection_id)
-                row = await (await connection.execute(_MOVE, values)).fetchone()
+                row = await connection.fetch_one(_MOVE, values)
                 if row is None:
                     raise _state_conflict(version, await _current(connection, version))
                 if to is VersionState.BACKFILLING:
@@ -153,7 +153,7 @@ class VersionTransitions(Adapter):
             async with self._pool.transaction() as connection:
                 if not await collection_lock.prevent_deletion(connection, version.collection_id):
                     raise VersionNotFound
-                row = await (await connection.execute(_PAUSE, values)).fetchone()
+                row = await connection.fetch_one(_PAUSE, values)
                 current = await _current(connection, version) if row is None else version_of(row)
                 if current.state is not version.state:
                     raise _state_conflict(version, current)
@@ -176,15 +176,15 @@ class VersionTransitions(Adapter):
         async def commit() -> Collection:
             nonlocal reordered
             async with self._pool.transaction() as connection:
-                active = await (await connection.execute(SQL.lock_collection, values)).fetchone()
+                active = await connection.fetch_one(SQL.lock_collection, values)
                 if active is None:
                     raise CollectionNotFound
                 if active[0] != collection.active_version:
                     raise Conflict("another version was made active at the same moment")
                 await connection.execute(SQL.demote, values)
-                if await (await connection.execute(SQL.activate, values)).fetchone() is None:
+                if await connection.fetch_one(SQL.activate, values) is None:
                     raise _state_conflict(version, await _current(connection, version))
-                row = await (await connection.execute(SQL.switch, values)).fetchone()
+                row = await connection.fetch_one(SQL.switch, values)
                 assert row is not None  # locked above
                 reordered = (await connection.execute(SQL.reorder, values)).rowcount
                 await audit.write(connection, collection.id, entry)
@@ -225,7 +225,7 @@ class VersionTransitions(Adapter):
                 return current
             if current.state is VersionState.ACTIVE:
                 raise Conflict(f"version {version.number} is active: promote another one first")
-            retired = await (await connection.execute(_RETIRE, values)).fetchone()
+            retired = await connection.fetch_one(_RETIRE, values)
             assert retired is not None  # the collection is locked
             await connection.execute(SQL.forget_previous, values)
             # Jobs before the table, in the order of a worker: what it is storing just now is waited for.
@@ -246,7 +246,7 @@ async def insert(connection: Connection, version: EmbedderVersion) -> EmbedderVe
         "now": version.created_at,
         **{name: Jsonb(getattr(version, name)) for name in ("spec", "chunking", "identity", "canary", "index")},
     }
-    (row,) = await (await connection.execute(_INSERT, values)).fetchall()
+    (row,) = await connection.fetch_all(_INSERT, values)
     storage = version.index.storage
     await index_kinds.require(connection, version.index.kind)
     for statement in vector_tables.create_table(version.collection_id, version.number, version.dimensions, storage):
@@ -257,14 +257,14 @@ async def insert(connection: Connection, version: EmbedderVersion) -> EmbedderVe
 async def _next_number(connection: Connection, collection_id: CollectionId) -> VersionNumber:
     """The collection is locked. Conflict where no further version can be written."""
     key = {"collection_id": collection_id}
-    ((number, written),) = await (await connection.execute(SQL.next_number, key)).fetchall()
+    ((number, written),) = await connection.fetch_all(SQL.next_number, key)
     if written >= MAX_WRITTEN:
         raise Conflict(f"{written} versions are written already, as many as may be: retire one first")
     return VersionNumber(number)
 
 
 async def _current(connection: Connection, version: EmbedderVersion) -> EmbedderVersion:
-    row = await (await connection.execute(SELECT, version_key(version))).fetchone()
+    row = await connection.fetch_one(SELECT, version_key(version))
     if row is None:
         raise VersionNotFound
     return version_of(row)
