@@ -6,9 +6,9 @@ Environment variables win over the file. docs/settings.md lists the settings, an
 import os
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, IPvAnyNetwork, SecretStr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, TomlConfigSettingsSource
 
 from service.core.errors import Misconfigured
@@ -40,6 +40,15 @@ def _sendable(key: SecretStr) -> SecretStr:
 Key = Annotated[SecretStr, AfterValidator(_sendable)]
 
 
+def _split(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+T = TypeVar("T")
+Listed = Annotated[tuple[T, ...], NoDecode, BeforeValidator(_split)]
+"""Separated by commas."""
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="AZIMUTH_", frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
@@ -52,7 +61,7 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None, description="PostgreSQL to use; none: an embedded server in the data folder."
     )
-    database_read_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+    database_read_urls: Listed[str] = Field(
         (), description="Comma-separated streaming replicas of that PostgreSQL, which searches read."
     )
     replica_lag_seconds: float = Field(
@@ -70,18 +79,16 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         0.0, ge=0, le=300, description="How long a stopped API goes on answering, not ready, while balancers turn away."
     )
-    api_keys: Annotated[tuple[Key, ...], NoDecode] = Field(
-        (), description="Comma-separated keys; a request must carry one as a bearer token."
-    )
-    cors_origins: Annotated[tuple[Origin, ...], NoDecode] = Field(
+    api_keys: Listed[Key] = Field((), description="Comma-separated keys; a request must carry one as a bearer token.")
+    cors_origins: Listed[Origin] = Field(
         (), description="Comma-separated origins of pages that may use the API, `https://app.example.com`; `*`: all."
     )
-    allowed_hosts: Annotated[tuple[Host, ...], NoDecode] = Field(
+    allowed_hosts: Listed[Host] = Field(
         (),
         description="Comma-separated host names by which clients reach the service, `*.example.com`; none: on loopback "
         "those of loopback, elsewhere all. Where it listens beyond loopback, addresses are allowed as well.",
     )
-    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+    trusted_proxies: Listed[IPvAnyNetwork] = Field(
         (), description="Comma-separated addresses and networks of proxies whose `X-Forwarded-For` and `-Proto` count."
     )
     tls_certificate: Path | None = Field(
@@ -100,10 +107,10 @@ class Settings(BaseSettings):
         "all-MiniLM-L6-v2",
         description="Model of new collections that name none; `multilingual`: from the extra of that name.",
     )
-    models: Annotated[tuple[str, ...], NoDecode] = Field(
+    models: Listed[str] = Field(
         (), description="Comma-separated models (hub ids or folders) that collections may name besides the default."
     )
-    model_aliases: Annotated[tuple[Alias, ...], NoDecode] = Field(
+    model_aliases: Listed[Alias] = Field(
         (), description="Comma-separated other names of models: `text-embedding-3-small=all-MiniLM-L6-v2`."
     )
     long_texts: Literal["truncate", "chunk-mean", "refuse"] | None = Field(
@@ -166,7 +173,7 @@ class Settings(BaseSettings):
     max_text_length: int = Field(1_000_000, ge=1, description="Longest text of a document, in code points.")
     max_image_bytes: int = Field(5 * 2**20, ge=1024, description="Largest image of a document or query.")
     max_image_pixels: int = Field(40_000_000, ge=1, description="Most pixels of an image, width times height.")
-    image_hosts: Annotated[tuple[ImageHost, ...], NoDecode] = Field(
+    image_hosts: Listed[ImageHost] = Field(
         (), description="Comma-separated hosts, `img.example.com:8080`, `*.example.com`, from which images are fetched."
     )
     max_batch: int = Field(1_000, ge=1, le=10_000, description="Most documents in one JSON request.")
@@ -195,21 +202,6 @@ class Settings(BaseSettings):
         600.0, gt=0, description="Least time span of the latest live queries when they are compared for drift."
     )
     feedback_days: int = Field(365, ge=1, le=36_500, description="How long marked queries are kept, in days.")
-
-    @field_validator(
-        "api_keys",
-        "cors_origins",
-        "allowed_hosts",
-        "trusted_proxies",
-        "models",
-        "model_aliases",
-        "database_read_urls",
-        "image_hosts",
-        mode="before",
-    )
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, init_settings: Any, env_settings: Any, **__: Any) -> Any:  # type: ignore[override]

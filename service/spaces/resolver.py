@@ -1,18 +1,18 @@
 """Resolution of a search's space: which version of which collection answers, and the state of its vectors."""
 
-import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from service.core.collections import Collection
 from service.core.errors import Conflict, VersionNotFound
-from service.core.expiring import ExpiringDict
 from service.core.ids import CollectionName, VersionNumber
 from service.core.ports.collections import Collections
 from service.core.ports.versions import Versions
 from service.core.versions import EmbedderVersion, SpaceStatus
+from service.spaces.sample_cache import SampleCache
 
-CACHE_SECONDS = 1.0
-"""How long settings, active version and state of a collection are cached between searches."""
+CACHE_SECONDS, MAX_SPACES = 1.0, 10_000
+"""How long settings, active version and state of a collection are cached between searches, and of how many spaces."""
 
 Key = tuple[CollectionName, VersionNumber | None]
 
@@ -42,23 +42,14 @@ class SpaceResolver:
     def __init__(self, collections: Collections, versions: Versions) -> None:
         self._collections = collections
         self._versions = versions
-        self._cached = ExpiringDict[Key, Space]()
-        self._pending: dict[Key, asyncio.Task[Space]] = {}
+        self._cached = SampleCache[Key, Space](seconds=CACHE_SECONDS, outdated_seconds=0.0, capacity=MAX_SPACES)
 
     async def resolve(self, name: CollectionName, number: VersionNumber | None) -> Space:
         """The space of a version, or of the active one.
 
         CollectionNotFound or VersionNotFound; Conflict where the version failed or was retired.
         """
-        key = (name, number)
-        if (space := self._cached.get(key)) is not None:
-            return space
-        task = self._pending.get(key)
-        if task is None:
-            task = self._pending[key] = asyncio.create_task(self._load(name, number))
-            task.add_done_callback(lambda done: self._store(key, done))
-        # Shielded: a client that leaves must not take the answer away from the others.
-        return await asyncio.shield(task)
+        return await self._cached.get_or_compute((name, number), partial(self._load, name, number))
 
     async def _load(self, name: CollectionName, number: VersionNumber | None) -> Space:
         collection = await self._collections.by_name(name)
@@ -73,15 +64,6 @@ class SpaceResolver:
         previous = None if collection.previous_version is None else versions.get(collection.previous_version)
         return Space(collection=collection, version=version, status=status, previous=previous)
 
-    def _store(self, key: Key, task: asyncio.Task[Space]) -> None:
-        """Cache the space, unless it was to be forgotten meanwhile."""
-        found = None if task.cancelled() or task.exception() else task.result()  # retrieved, whoever else awaits it
-        if self._pending.get(key) is task:
-            del self._pending[key]
-            if found is not None:
-                self._cached.put(key, found, CACHE_SECONDS)
-
     def forget(self) -> None:
         """This process changed a collection: the next search reads it anew, under whatever name or alias."""
-        self._cached.forget(lambda _: True)
-        self._pending = {}
+        self._cached.clear()

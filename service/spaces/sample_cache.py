@@ -44,7 +44,7 @@ class SampleCache(Generic[K, V]):
         self._growth = growth
         self._clock = clock or (lambda: time.monotonic())
         self._entries: LruDict[K, CachedSample[V]] = LruDict(capacity)
-        self._computing: dict[K, asyncio.Task[V]] = {}
+        self._computing: dict[K, asyncio.Future[V]] = {}
 
     def entry(self, key: K) -> CachedSample[V] | None:
         """What was computed last, also where it is outdated."""
@@ -70,20 +70,27 @@ class SampleCache(Generic[K, V]):
             return value
         task = self._computing.get(key)
         if task is None:
-            task = self._computing[key] = asyncio.create_task(self._compute(key, compute, rows))
-            task.add_done_callback(lambda done: self._finished(key, done))
+            task = self._computing[key] = asyncio.ensure_future(compute())
+            task.add_done_callback(lambda done: self._finished(key, done, rows))
         return await asyncio.shield(task)
 
-    async def _compute(self, key: K, compute: Callable[[], Awaitable[V]], rows: int) -> V:
-        return self.put(key, await compute(), rows)
-
-    def _finished(self, key: K, task: asyncio.Task[V]) -> None:
-        del self._computing[key]
-        if not task.cancelled():
-            task.exception()  # retrieved, although all that waited for it may have left
+    def _finished(self, key: K, task: asyncio.Future[V], rows: int) -> None:
+        succeeded = not task.cancelled() and task.exception() is None  # retrieved: all that waited may have left
+        if self._computing.get(key) is task:
+            del self._computing[key]
+            if succeeded:
+                self.put(key, task.result(), rows)
 
     def forget(self, key: K) -> None:
         self._entries.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything, also what is being computed now."""
+        self._entries.clear()
+        self._computing = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
 
 def similar_size(before: int, now: int, factor: float) -> bool:

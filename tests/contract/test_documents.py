@@ -280,7 +280,7 @@ async def test_the_number_of_many_documents_is_remembered_for_a_while(
     await postgres.put(doc("d"))
     assert await total() == 3
     later_on = time.monotonic() + filter_matches.TRUSTED_SECONDS
-    monkeypatch.setattr("service.core.expiring.time", SimpleNamespace(monotonic=lambda: later_on))
+    monkeypatch.setattr("service.spaces.sample_cache.time", SimpleNamespace(monotonic=lambda: later_on))
     assert await total() == 4
 
 

@@ -18,10 +18,10 @@ from typing import Any
 from psycopg import sql
 
 from service.core.collections import FieldState
-from service.core.expiring import ExpiringDict
 from service.core.filters import Filter
 from service.core.ids import CollectionId, DocumentId
 from service.core.search import FilterMatch
+from service.spaces.sample_cache import SampleCache
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Connection, Pool
 from service.store.postgres.filters import indexed_fields
@@ -31,6 +31,8 @@ from service.store.postgres.filters.simplify import simplified
 
 SQL = sql_files.load("filter_matches")
 
+MAX_COLLECTIONS = 10_000
+"""Whose size and fields are remembered."""
 COUNTED_DOCUMENTS = 10_000
 """Collections of up to so many documents are counted for every filter (a few milliseconds) and never sampled."""
 TRUSTED_SECONDS = 30.0
@@ -93,8 +95,8 @@ class FilterMatches:
         self._cache: dict[CacheKey, ListedIds] = {}  # the least recently used first
         self._cached_ids = 0
         self._estimates: dict[CacheKey, _Estimate] = {}
-        self._sizes = ExpiringDict[CollectionId, _Size]()
-        self._fields = ExpiringDict[CollectionId, FieldNumbers]()
+        self._sizes = SampleCache[CollectionId, _Size](seconds=TRUSTED_SECONDS, capacity=MAX_COLLECTIONS)
+        self._fields = SampleCache[CollectionId, FieldNumbers](seconds=FIELDS_SECONDS, capacity=MAX_COLLECTIONS)
 
     async def find(
         self, collection_id: CollectionId, where: Filter, cap: int, seconds: float | None = None
@@ -137,7 +139,7 @@ class FilterMatches:
         (row,) = await connection.fetch_all(SQL.totals, {"collection_id": collection_id})
         size = _Size(*row)
         if size.documents > COUNTED_DOCUMENTS:
-            self._sizes.put(collection_id, size, TRUSTED_SECONDS)
+            self._sizes.put(collection_id, size)
         return size
 
     async def _estimate(self, connection: Connection, key: CacheKey, condition: Predicate, size: _Size) -> _Estimate:
@@ -207,7 +209,7 @@ class FilterMatches:
             declared = await indexed_fields.declared(connection, collection_id)
             ready = [(number, field) for number, field in declared if field.state is FieldState.READY]
             fields = {(field.name, field.type == "datetime"): number for number, field in ready}
-            self._fields.put(collection_id, fields, FIELDS_SECONDS)
+            self._fields.put(collection_id, fields)
         return fields
 
     async def _cached(self, connection: Connection, key: CacheKey, condition: Predicate) -> ListedIds | None:
