@@ -8,7 +8,7 @@ import httpx
 
 from azimuth_client import ApiError, Retries, Unreachable
 from azimuth_client import Client as AzimuthClient
-from service.core.errors import Misconfigured
+from service.core.errors import Misconfigured, raised_as
 from service.evaluation.beir import BeirJudgments
 
 RETRIES = Retries(busy=20, statuses=frozenset({429}), broken=0)
@@ -20,10 +20,8 @@ class Client(AzimuthClient):
 
     def __init__(self, url: str, key: str | None = None, certificate: Path | None = None) -> None:
         """`certificate`: a PEM file that is trusted besides the usual authorities, and those of `SSL_CERT_FILE`."""
-        try:
+        with raised_as(Misconfigured, f"{url} is no address of a service", httpx.InvalidURL):
             super().__init__(url, key, timeout=600.0, retries=RETRIES, certificate=certificate, trust_env=False)
-        except httpx.InvalidURL as error:
-            raise Misconfigured(f"{url} is no address of a service: {error}") from error
 
     def export(self, name: str, params: dict[str, Any]) -> Iterator[bytes]:
         """The lines of all documents, in pieces as they arrive. Unreachable where they end too early."""

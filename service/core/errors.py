@@ -34,7 +34,8 @@
 The HTTP status is decided in `api/problems.py`, which also derives the `type` of a problem from the class name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.core.ids import DocumentId
@@ -57,6 +58,15 @@ def in_words(errors: Sequence[FieldError], count: int | None = None) -> str:
     reasons = [f"{error.field}: {error.message}" if error.field else error.message for error in errors[:MAX_PLACES]]
     more = (len(errors) if count is None else count) - len(reasons)
     return "; ".join([*reasons, f"and {more} more"] if more > 0 else reasons)
+
+
+@contextmanager
+def raised_as(kind: Callable[[str], Exception], message: str, *errors: type[Exception]) -> Iterator[None]:
+    """What the block raises of these `errors` becomes one of this kind: the message, and the reason after it."""
+    try:
+        yield
+    except errors as error:
+        raise kind(f"{message}: {error}") from error
 
 
 class AzimuthError(Exception):

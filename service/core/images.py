@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from service.core.child_process import ChildDied, ComputationTurns
 from service.core.concurrency import off_loop
-from service.core.errors import Invalid
+from service.core.errors import Invalid, raised_as
 from service.core.ids import DocumentId
 from service.core.portions import portions
 
@@ -93,10 +93,8 @@ class ImageReader:
         head, _, body = source.partition(",")
         if head.startswith("data:") and head.endswith(";base64"):
             enough = body[: 4 * (self.max_bytes // 3 + 1)]
-            try:
+            with raised_as(Invalid, "is no base64", ValueError):
                 return await off_loop(len(enough), lambda: b64decode(enough, validate=True))
-            except ValueError as error:
-                raise Invalid(f"is no base64: {error}") from error
         if not source.startswith(("http://", "https://")):
             raise Invalid("expected data:image/png;base64,... or an address of http or https")
         return await self._fetched(source)

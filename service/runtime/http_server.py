@@ -15,7 +15,7 @@ from typing import Protocol
 from starlette.datastructures import State
 from starlette.types import Receive, Scope, Send
 
-from service.core.errors import Misconfigured
+from service.core.errors import Misconfigured, raised_as
 from service.core.periodic import in_background, repeat_every
 from service.runtime.settings import Settings
 
@@ -104,11 +104,9 @@ def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
     """For TLS 1.2 and later. Misconfigured where the files cannot be read, do not match, or need a passphrase."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
+    files = f"AZIMUTH_TLS_CERTIFICATE {certificate} with AZIMUTH_TLS_KEY {key or certificate}"
+    with raised_as(Misconfigured, f"{files} cannot be used", OSError, ValueError):
         context.load_cert_chain(certificate, key, password="")
-    except (OSError, ValueError) as error:
-        files = f"AZIMUTH_TLS_CERTIFICATE {certificate} with AZIMUTH_TLS_KEY {key or certificate}"
-        raise Misconfigured(f"{files} cannot be used: {error}") from error
     return context
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, TomlConfigSettingsSource
 
-from service.core.errors import Misconfigured
+from service.core.errors import Misconfigured, raised_as
 
 CONFIG = "AZIMUTH_CONFIG"
 """The variable that names the file; `--config` sets it, so that child processes read the same."""
@@ -247,12 +247,10 @@ def config_file() -> Path | None:
 def _of_file(settings: type[BaseSettings]) -> TomlConfigSettingsSource:
     """Misconfigured where the file cannot be read, or has a name that is no setting."""
     file = config_file()
-    try:
+    with raised_as(Misconfigured, f"{file} cannot be read", OSError, ValueError):
         if file is not None:
             file.open("rb").close()  # the source takes a file that is missing for an empty one
         source = TomlConfigSettingsSource(settings, file)
-    except (OSError, ValueError) as error:
-        raise Misconfigured(f"{file} cannot be read: {error}") from error
     for name in source.toml_data:
         if name not in settings.model_fields:
             near = get_close_matches(name.lower().removeprefix("azimuth_"), settings.model_fields, 1, 0)

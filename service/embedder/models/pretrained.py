@@ -12,7 +12,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import nn
 
-from service.core.errors import ModelUnavailable
+from service.core.errors import ModelUnavailable, raised_as
 from service.core.ids import Role
 
 PROBE_TEXT = "The quick brown fox jumps over the lazy dog."
@@ -29,11 +29,9 @@ Chain = TypeVar("Chain", SentenceTransformer, CrossEncoder)
 def load_chain(kind: Callable[..., Chain], folder: Path, device: str, dtype: torch.dtype | None = None) -> Chain:
     """Load a checked folder (see `source`) into memory of its own. ModelUnavailable with the reason if that fails."""
     options: dict[str, Any] = {} if dtype is None else {"model_kwargs": {"dtype": dtype, "use_safetensors": True}}
-    try:
-        with one_at_a_time:
-            chain = kind(str(folder), device=device, trust_remote_code=False, local_files_only=True, **options)
-    except Exception as error:  # a broken folder can make the library raise anything
-        raise ModelUnavailable(f"{folder.name} cannot be loaded: {error}") from error
+    # Whatever it is: a broken folder can make the library raise anything.
+    with one_at_a_time, raised_as(ModelUnavailable, f"{folder.name} cannot be loaded", Exception):
+        chain = kind(str(folder), device=device, trust_remote_code=False, local_files_only=True, **options)
     own_weights(chain)
     return chain
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import orjson
 
 from service.core.collections import EmbedderSpec
-from service.core.errors import FieldError, Invalid, Misconfigured, ModelUnavailable, SpaceRefused
+from service.core.errors import FieldError, Invalid, Misconfigured, ModelUnavailable, SpaceRefused, raised_as
 from service.core.ids import Role, Vectors
 from service.core.portions import portions
 from service.core.ports.embedder import Encoder
@@ -52,11 +52,9 @@ class EncoderService:
         """Misconfigured if `url` is no valid address."""
         self.url = url.rstrip("/")
         headers = {b"Authorization": f"Bearer {key}".encode()} if key else None
-        try:
-            verify = httpx.create_ssl_context()  # the usual authorities, and those of `SSL_CERT_FILE`
+        verify = httpx.create_ssl_context()  # the usual authorities, and those of `SSL_CERT_FILE`
+        with raised_as(Misconfigured, f"{url} is no address of an encoder", httpx.InvalidURL):
             self._http = httpx.Client(base_url=self.url, headers=headers, verify=verify, trust_env=False)
-        except httpx.InvalidURL as error:
-            raise Misconfigured(f"{url} is no address of an encoder: {error}") from error
         if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
             raise Misconfigured(f"{url} is no address of an encoder: it must start with http:// or https://")
         if self._http.base_url.userinfo:  # every message names the address

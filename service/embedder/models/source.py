@@ -7,7 +7,7 @@ names in a model's configuration, can run code of whoever made the model.
 import json
 from pathlib import Path
 
-from service.core.errors import ModelUnavailable
+from service.core.errors import ModelUnavailable, raised_as
 from service.embedder.models import multilingual
 
 BUNDLED = "all-MiniLM-L6-v2"
@@ -91,8 +91,6 @@ def modules(found: Path) -> list[dict[str, object]]:
     path = found / "modules.json"
     if not path.is_file():
         return []
-    try:
+    with raised_as(ModelUnavailable, f"{path.name} is not JSON", ValueError):
         chain: list[dict[str, object]] = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ModelUnavailable(f"{path.name} is not JSON: {error}") from error
     return chain

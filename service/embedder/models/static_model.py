@@ -14,7 +14,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from service.core.errors import ModelUnavailable
+from service.core.errors import ModelUnavailable, raised_as
 from service.embedder.models import pretrained
 from service.embedder.models.text_tokenizer import TextTokenizer, Tokens
 
@@ -45,10 +45,9 @@ class StaticModel:
         self.max_tokens = min(MAX_TOKENS, int(saved["max_length"])) if saved else MAX_TOKENS
         direction = saved["direction"] if saved else "right"
         self.tokenizer = TextTokenizer(first.tokenizer.to_str(), self.max_tokens, special=False, direction=direction)
-        try:
+        # A module may not fit the one before it.
+        with raised_as(ModelUnavailable, f"{folder.name} cannot be used", Exception):
             self.dimensions = int(self.forward(self.tokenizer.read([pretrained.PROBE_TEXT]), 0).shape[1])
-        except Exception as error:  # a module that does not fit the one before it
-            raise ModelUnavailable(f"{folder.name} cannot be used: {error}") from error
         log.info("model loaded", extra={"model": folder.name, "static": True, "dimensions": self.dimensions})
 
     def prompt_length(self, prompt: str) -> int:

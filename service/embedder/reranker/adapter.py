@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from service.core.errors import ModelUnavailable
+from service.core.errors import ModelUnavailable, raised_as
 from service.core.logistic import Logistic
 from service.core.relevance import RelevanceCalibration
 from service.embedder.models import fingerprint, source
@@ -99,10 +99,9 @@ def load_reranker(name: str = BUNDLED) -> LoadedCrossEncoder:
             f"The adapter {folder.name} was trained on another {description.backbone} than is installed here."
         )
     model = cross_encoder(backbone)
-    try:
+    unfit = f"The adapter {folder.name} does not fit {description.backbone}"
+    with raised_as(ModelUnavailable, unfit, KeyError, RuntimeError):
         merge(model, read(folder), description.alpha / description.rank)
-    except (KeyError, RuntimeError) as error:
-        raise ModelUnavailable(f"The adapter {folder.name} does not fit {description.backbone}: {error}") from error
     calibration = Logistic(weights=(description.slope,), bias=description.offset)
     tokenizer = tokenizer_of(backbone)
     return LoadedCrossEncoder(model.eval(), tokenizer, description.max_tokens, calibration, description.relevance)
@@ -110,7 +109,8 @@ def load_reranker(name: str = BUNDLED) -> LoadedCrossEncoder:
 
 def describe(folder: Path) -> AdapterDescription:
     """Read `adapter.json`. ModelUnavailable if it is missing, unreadable, or has an unknown format."""
-    try:
+    unreadable = OSError, ValueError, AttributeError, TypeError
+    with raised_as(ModelUnavailable, f"{folder} holds no readable adapter", *unreadable):
         values: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
         if values.get("format") != FORMAT:
             raise ModelUnavailable(
@@ -119,18 +119,15 @@ def describe(folder: Path) -> AdapterDescription:
         if values.get("relevance"):
             values["relevance"] = RelevanceCalibration(**values["relevance"])
         return AdapterDescription(**{key: values[key] for key in AdapterDescription.__slots__ if key in values})
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise ModelUnavailable(f"{folder} holds no readable adapter: {error}") from error
 
 
 def read(folder: Path) -> "dict[str, torch.Tensor]":
     """The saved weights. ModelUnavailable if the file is missing or malformed."""
     from safetensors.torch import load_file
 
-    try:
+    unreadable = f"The weights of the adapter {folder.name} cannot be read"
+    with raised_as(ModelUnavailable, unreadable, OSError, SafetensorError):
         return dict(load_file(folder / WEIGHTS))
-    except (OSError, SafetensorError) as error:
-        raise ModelUnavailable(f"The weights of the adapter {folder.name} cannot be read: {error}") from error
 
 
 def save(folder: Path, weights: "dict[str, torch.Tensor]", description: AdapterDescription) -> None:
@@ -179,13 +176,13 @@ def cross_encoder(backbone: Path) -> "nn.Module":
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would warn that the head is new, which is intended
+    # Whatever it is: a broken folder can make the library raise anything.
+    unusable = raised_as(ModelUnavailable, f"{backbone.name} cannot be loaded as a cross-encoder", Exception)
     try:
-        with pretrained.one_at_a_time:
+        with pretrained.one_at_a_time, unusable:
             model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
                 str(backbone), num_labels=1, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
-    except Exception as error:  # a broken folder can make the library raise anything
-        raise ModelUnavailable(f"{backbone.name} cannot be loaded as a cross-encoder: {error}") from error
     finally:
         logging.set_verbosity(verbosity)
     pretrained.own_weights(model)
@@ -196,10 +193,8 @@ def tokenizer_of(backbone: Path) -> "PreTrainedTokenizerFast":
     """ModelUnavailable if the folder has no tokenizer or only a slow one."""
     from transformers import AutoTokenizer
 
-    try:
+    with raised_as(ModelUnavailable, f"{backbone.name} has no tokenizer that can be loaded", Exception):  # as above
         tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(str(backbone), local_files_only=True)
-    except Exception as error:  # as above
-        raise ModelUnavailable(f"{backbone.name} has no tokenizer that can be loaded: {error}") from error
     if not tokenizer.is_fast:
         raise ModelUnavailable(f"{backbone.name} has no fast tokenizer.")
     return tokenizer

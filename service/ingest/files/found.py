@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from service.core.errors import Misconfigured
+from service.core.errors import Misconfigured, raised_as
 from service.ingest.files.remote import reaching
 
 MAX_FILE_BYTES = 2 * 2**30
@@ -119,15 +119,15 @@ def _fetched(url: str, folder: Path) -> Iterator[FoundFile]:
     """What lies at an address: of http(s) one file, of all others (s3, gs, ...) whatever fsspec lists below it."""
     target = folder / "fetched"
     if url.startswith(("http://", "https://")):
-        try:
-            with httpx.stream("GET", url, follow_redirects=True, timeout=60) as answer:
-                answer.raise_for_status()
-                with target.open("wb") as file:
-                    for part in answer.iter_bytes():
-                        if file.write(part) and file.tell() > MAX_FILE_BYTES:
-                            raise Misconfigured(f"{url} is larger than {MAX_FILE_BYTES} bytes")
-        except httpx.HTTPError as error:
-            raise Misconfigured(f"{url} cannot be fetched: {error}") from error
+        with (
+            raised_as(Misconfigured, f"{url} cannot be fetched", httpx.HTTPError),
+            httpx.stream("GET", url, follow_redirects=True, timeout=60) as answer,
+        ):
+            answer.raise_for_status()
+            with target.open("wb") as file:
+                for part in answer.iter_bytes():
+                    if file.write(part) and file.tell() > MAX_FILE_BYTES:
+                        raise Misconfigured(f"{url} is larger than {MAX_FILE_BYTES} bytes")
         name = unquote(PurePosixPath(urlsplit(str(answer.url)).path).name) or "index"
         if not PurePosixPath(name).suffix:
             kind = answer.headers.get("content-type", "").partition(";")[0]

@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from service.core.errors import raised_as
 from service.ingest.files.found import FoundFile, Unreadable
 
 MAX_TEXT = 500_000
@@ -47,10 +48,8 @@ def encoding_of(path: Path) -> str:
 
 
 def decoded(path: Path) -> str:
-    try:
+    with raised_as(Unreadable, "is not text in the encoding that it begins with", UnicodeDecodeError):
         text = path.read_text(encoding_of(path))
-    except UnicodeDecodeError as error:
-        raise Unreadable(f"is not text in the encoding that it begins with: {error}") from error
     if "\0" in text:
         raise Unreadable("is not text, whatever its name says")
     return text

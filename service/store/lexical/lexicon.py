@@ -20,7 +20,7 @@ from service.core.change_feed import NOTHING_SEEN, Position, Snapshot
 from service.core.collections import Collection
 from service.core.concurrency import set_within
 from service.core.documents import StoredDocument
-from service.core.errors import LexiconUnavailable, Misconfigured
+from service.core.errors import LexiconUnavailable, Misconfigured, raised_as
 from service.core.ids import CollectionId, DocumentId
 from service.core.ports.lexicon import LexiconState, TermCounts
 from service.core.query_syntax import Highlights, ParsedQuery
@@ -58,10 +58,8 @@ class TantivyLexicon:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.directory = root / str(installation)
-        try:
+        with raised_as(Misconfigured, "The folder of the lexical indexes cannot be made", OSError):
             self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Misconfigured(f"The folder of the lexical indexes cannot be made: {error}") from error
         self._now = now
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="lexical")
         self._indexes: dict[Path, LexicalIndex] = {}
