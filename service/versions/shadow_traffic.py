@@ -13,6 +13,7 @@ import statistics
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import NamedTuple
 
 from service.core import metrics
@@ -29,6 +30,7 @@ from service.core.versions import EmbedderVersion, VersionState
 from service.evaluation.ranking_metrics import kendall_tau, overlap_at_k, percentile
 from service.search.pipeline import SearchPipeline
 from service.search.query_log import QueryLog
+from service.spaces.sample_cache import SampleCache
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +102,10 @@ class ShadowWindow:
 
 
 class ShadowTargets(NamedTuple):
-    """A collection with the versions that might be promoted. `expires_at`: when they are to be read again."""
+    """A collection with the versions that might be promoted."""
 
     collection: Collection
     candidates: tuple[EmbedderVersion, ...]
-    expires_at: float
 
 
 @dataclass(kw_only=True, eq=False)
@@ -121,7 +122,7 @@ class ShadowTraffic:
             lambda: LruDict(MAX_REMEMBERED), max_keys=MAX_COLLECTIONS
         )
         self._queue: asyncio.Queue[tuple[CollectionName, SearchRequest]] = asyncio.Queue(MAX_QUEUED)
-        self._targets: LruDict[CollectionName, ShadowTargets] = LruDict(MAX_COLLECTIONS)
+        self._targets = SampleCache[CollectionName, ShadowTargets](seconds=_TARGETS_SECONDS, capacity=MAX_COLLECTIONS)
         # By collection, active version and candidate.
         self._windows: dict[tuple[CollectionId, VersionNumber, VersionNumber], ShadowWindow] = {}
 
@@ -154,20 +155,17 @@ class ShadowTraffic:
         while True:
             name, request = await self._queue.get()
             try:
-                targets = await self._current_targets(name)
+                targets = await self._targets.get_or_compute(name, partial(self._current_targets, name))
                 for candidate in targets.candidates:
                     await self._compare_one(targets.collection, candidate, request)
             except AzimuthError as error:  # of the active version or the database: not the candidate's fault
-                self._targets.pop(name, None)
+                self._targets.forget(name)
                 log.info("search not answered again", extra={"collection": name, "reason": error.detail})
             except Exception:  # one odd search must not end the loop
                 log.exception("search not answered again", extra={"collection": name})
 
     async def _current_targets(self, name: CollectionName) -> ShadowTargets:
-        """Read again every few seconds. Results of or against versions that are not concerned any more are dropped."""
-        targets = self._targets.get(name)
-        if targets is not None and time.monotonic() <= targets.expires_at:
-            return targets
+        """Results of or against versions that are not concerned any more are dropped."""
         collection = await self.collections.by_name(name)
         # The previous version is ready too, but needs no evidence.
         others = (collection.active_version, collection.previous_version)
@@ -180,8 +178,7 @@ class ShadowTraffic:
         for key in [key for key in self._windows if key[0] == collection.id and key not in kept]:
             del self._windows[key]
             metrics.SHADOW_OVERLAP.remove_by_labels({"collection": collection.name, "version": str(key[2])})
-        self._targets[name] = ShadowTargets(collection, candidates, time.monotonic() + _TARGETS_SECONDS)
-        return self._targets[name]
+        return ShadowTargets(collection, candidates)
 
     async def _compare_one(self, collection: Collection, version: EmbedderVersion, request: SearchRequest) -> None:
         """Answer one search by both versions and record how they differ, or that the candidate could not answer.
