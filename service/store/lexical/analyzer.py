@@ -15,23 +15,23 @@ Stop words are indexed but not searched, unless the query has no other words: "t
 
 import hashlib
 import json
-import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import astuple, replace
 from functools import lru_cache
 from importlib.metadata import version
 from itertools import chain, compress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import regex
 import tantivy
 
 from service.store.lexical.compounds import split_compound
-from service.store.lexical.folding import IGNORABLE, SYLLABIC, UNSPACED, fold, unify
+from service.store.lexical.folding import fold, unify
 from service.store.lexical.language_detection import detect_language, detector_version
 from service.store.lexical.languages import AUTO, LANGUAGES, UNDETERMINED, Language
+from service.store.lexical.tokenization import TOKENS, Match, all_words, has_run, places_of, words_and_runs, words_of
 from service.store.lexical.word_parts import (
     LONGEST_WORD,
     Span,
@@ -42,23 +42,11 @@ from service.store.lexical.word_parts import (
     symbols,
 )
 
+T = TypeVar("T")
+
 _FORMAT = 6
 """Increased when this package makes other terms or other fields with the same chain."""
 
-_SIGNS = r"[\u02b9-\u02bf\u20e3]"
-"""Apostrophes that are letters by their category, for a word is cut at any apostrophe; the sign of keycaps (1️⃣)."""
-
-_LETTER = rf"[\p{{L}}\p{{N}}]--{_SIGNS}"
-_IN_WORD = rf"[\p{{L}}\p{{N}}\p{{M}}{IGNORABLE}]--{_SIGNS}"
-_TOKENS = regex.compile(
-    rf"(?V1)(?P<syllabic>[{SYLLABIC}][{SYLLABIC}{IGNORABLE}]*)|(?P<unspaced>[{UNSPACED}][[{UNSPACED}]{IGNORABLE}]*)"
-    rf"|[[{_LETTER}]--[{SYLLABIC}[{UNSPACED}]]][[{_IN_WORD}]--[{SYLLABIC}[{UNSPACED}]]]*"
-)
-# For texts without such runs, and for ASCII texts: two and four times as fast.
-_MAYBE_RUN = re.compile("[\u0e00-\u1fff\u2e80-\U0010ffff]")
-_RUN = regex.compile(rf"(?V1)[{SYLLABIC}[{UNSPACED}]]")
-_WORDS = regex.compile(rf"(?V1)[{_LETTER}][{_IN_WORD}]*")
-_ASCII_WORDS = re.compile(r"[^\W_]+")
 _VISIBLE = regex.compile(r"\X")
 
 _JOINED = regex.compile(r"(?<=\p{Arabic}\p{M}*)\u200c+(?=\p{Arabic})")
@@ -79,6 +67,8 @@ _JOINED_WEIGHT = 0.5
 _CACHED_WORDS = 2**16
 """Words of a chain whose terms are cached: most texts use few words."""
 
+_CACHED_QUERIES = 32  # each search reads its query several times
+
 _TAG = "~"
 """In a collection of several languages a term names its language, so that no word matches a stem of another one."""
 
@@ -96,6 +86,20 @@ class Token(NamedTuple):
     weight: float = 1.0
 
 
+class _WordCache(dict[str, T]):
+    """What a function gives for each word. A look-up takes a third of that of `lru_cache`; a full cache is emptied."""
+
+    def __init__(self, compute: Callable[[str], T]) -> None:
+        super().__init__()
+        self._compute = compute
+
+    def __missing__(self, word: str) -> T:
+        if len(self) >= _CACHED_WORDS:
+            self.clear()
+        value = self[word] = self._compute(word)
+        return value
+
+
 class LanguageAnalyzer:
     """The analysis chain of one language. `tag`: the prefix of its terms."""
 
@@ -107,24 +111,24 @@ class LanguageAnalyzer:
         self._letters = str.maketrans(dict(zip(language.letters[::2], language.letters[1::2], strict=True)))
         self._stem = _stemming(language)
         self._stops = None if language.stop_words is None else _raw(tantivy.Filter.stopword(language.stop_words))
-        self.terms_of_word = lru_cache(_CACHED_WORDS)(self._terms_of_word)
-        self.parts = lru_cache(_CACHED_WORDS)(self._parts)
-        self.is_stop_word = lru_cache(_CACHED_WORDS)(self._is_stop_word)
+        self.terms_of_word = _WordCache(self._terms_of_word).__getitem__
+        self.parts = _WordCache(self._parts).__getitem__
+        self.terms_within = _WordCache(self._terms_within).__getitem__
+        self.is_stop_word = _WordCache(self._is_stop_word).__getitem__
+        self.query_tokens = lru_cache(_CACHED_QUERIES)(self._query_tokens)
 
     def tokens(
         self, text: str, *, stop_words: bool = True, within: bool = False, only: Set[str] | None = None
     ) -> Iterator[Token]:
         """In the order of the text, with or without stop words. `within`: also what is found within words (their parts,
         substrings of very long runs), words without their signs, and symbols. `only`: these terms alone."""
-        for match in (_ASCII_WORDS if text.isascii() else _TOKENS).finditer(text):
+        for match in words_and_runs(text) if only is None else self._tokens_with(only, text):
             if match.lastgroup is not None:
                 yield from _grams(match.group(), match.start(), *_GRAMS[match.lastgroup], only)
                 continue
             word = match.group()
             terms = self.terms_of_word(word) if len(word) <= LONGEST_WORD else ()
             parts = self.parts(word) if within else ()
-            if only is not None and not parts and only.isdisjoint(terms):
-                continue  # as most words of a passage
             start, end = match.span()
             if stop_words or not self.is_stop_word(word):
                 for at, term in enumerate(terms):
@@ -137,16 +141,27 @@ class LanguageAnalyzer:
             if only is None or term in only:
                 yield Token(*place, term)
 
+    def _tokens_with(self, only: Set[str], text: str) -> Iterable[Match]:
+        """Of the words those with such terms, in or within them: each different word is looked up once, and found in
+        the text only if it has any. All runs of scripts without spaces."""
+        if has_run(text):
+            found = TOKENS.finditer(text)
+            return (one for one in found if one.lastgroup or not only.isdisjoint(self.terms_within(one.group())))
+        words = list(set(all_words(text)))
+        unlike = map(only.isdisjoint, map(self.terms_within, words))
+        places = chain.from_iterable(places_of(word, text) for word, no in zip(words, unlike, strict=True) if not no)
+        return sorted(places, key=lambda match: match.start())
+
     def terms(self, text: str) -> list[str]:
         """Every term, in order."""
-        return self._terms_of(text, None if _has_run(text) else _words(text))
+        return self._terms_of(text, None if has_run(text) else words_of(text))
 
     def _terms_of(self, text: str, words: list[str] | None) -> list[str]:
         """`words`: all that the text is made of, where it has no runs of scripts that are written without spaces."""
         if words is not None:
             return list(chain.from_iterable(map(self.terms_of_word, words)))
         terms: list[str] = []
-        for match in _TOKENS.finditer(text):
+        for match in TOKENS.finditer(text):
             if match.lastgroup is not None:
                 terms += _gram_terms(match.group(), *_GRAMS[match.lastgroup])
             elif len(word := match.group()) <= LONGEST_WORD:
@@ -156,11 +171,11 @@ class LanguageAnalyzer:
     def sequences(self, text: str) -> list[list[str]]:
         """Every term of a document. Terms of a sequence follow each other: first those of its words, then the parts of
         each different word, each word without its signs, its symbols. So a phrase is found across or within words."""
-        words = _words(text)
+        words = words_of(text)
         parts = (one for sequences in self._compounds_of(words).values() for one in sequences)
         joined = dict.fromkeys(term for _, term in self._joined(text))
         return [
-            self._terms_of(text, None if _has_run(text) else words),
+            self._terms_of(text, None if has_run(text) else words),
             *parts,
             *([one] for one in joined),
             symbol_terms(text),
@@ -168,7 +183,7 @@ class LanguageAnalyzer:
 
     def compounds(self, text: str) -> dict[str, list[list[str]]]:
         """The terms of words that are made of parts (`getUserById`), each with the sequences of its parts."""
-        return self._compounds_of(_words(text))
+        return self._compounds_of(words_of(text))
 
     def _compounds_of(self, words: list[str]) -> dict[str, list[list[str]]]:
         made_of_parts = dict.fromkeys(compress(words, map(self.parts, words)))
@@ -182,10 +197,10 @@ class LanguageAnalyzer:
         for place, word in joined_words(text):
             yield from ((place, term) for term in self.terms_of_word(word)[:1])
 
-    def query_tokens(self, text: str) -> list[Token]:
+    def _query_tokens(self, text: str) -> tuple[Token, ...]:
         """What is searched of a query: its stop words only where it has no other words."""
-        joined = [Token(*place, term, weight=_JOINED_WEIGHT) for place, term in self._joined(text)]
-        return (list(self.tokens(text, stop_words=False)) or list(self.tokens(text))) + joined
+        joined = (Token(*place, term, weight=_JOINED_WEIGHT) for place, term in self._joined(text))
+        return (*(tuple(self.tokens(text, stop_words=False)) or self.tokens(text)), *joined)
 
     def query_terms(self, text: str) -> dict[str, float]:
         """The terms to search, each with its weight: how often the query says it."""
@@ -221,6 +236,11 @@ class LanguageAnalyzer:
             tuple(Token(*place, terms[0]) for place in sequence if (terms := self.terms_of_word(word[slice(*place)])))
             for sequence in part_sequences(word)
         )
+
+    def _terms_within(self, word: str) -> tuple[str, ...]:
+        """Of a word that may be too long for one, and of its parts."""
+        terms = self.terms_of_word(word) if len(word) <= LONGEST_WORD else ()
+        return (*terms, *(part.term for part in chain.from_iterable(self.parts(word))))
 
     def _is_stop_word(self, word: str) -> bool:
         return self._stops is not None and not self._stops.analyze(unify(word).lower())
@@ -264,26 +284,11 @@ def languages_of_term(term: str) -> tuple[str, ...] | None:
     code, tagged, _ = term.partition(_TAG)
     if tagged:
         return (code,)
-    match = _TOKENS.match(term)
+    match = TOKENS.match(term)
     return None if match is None or match.lastgroup is None else _WRITTEN_IN[match.lastgroup]
 
 
 _WRITTEN_IN = {"syllabic": ("ja", "ko", "zh"), "unspaced": ("km", "lo", "my", "th")}
-
-
-def _has_run(text: str) -> bool:
-    return not text.isascii() and _MAYBE_RUN.search(text) is not None and _RUN.search(text) is not None
-
-
-def _words(text: str) -> list[str]:
-    """Without runs of scripts that are written without spaces, and without runs that are too long for a word."""
-    if _has_run(text):
-        words = [match.group() for match in _TOKENS.finditer(text) if match.lastgroup is None]
-    else:
-        words = (_ASCII_WORDS if text.isascii() else _WORDS).findall(text)
-    return (
-        words if max(map(len, words), default=0) <= LONGEST_WORD else [one for one in words if len(one) <= LONGEST_WORD]
-    )
 
 
 def _grams(run: str, start: int, shortest: int, longest: int, only: Set[str] | None) -> Iterator[Token]:

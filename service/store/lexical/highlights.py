@@ -21,6 +21,8 @@ _APART_WEIGHT = 5.0
 _WORD_REACH = 30
 """A fragment begins and ends between words, where there is a boundary within so many characters."""
 
+_ESCAPED = re.compile("[&<>\"'\ud800-\udfff]")
+
 Span = tuple[int, int]
 """[start, end) in code points of the passage."""
 
@@ -76,6 +78,8 @@ def as_html(fragment: str, spans: Sequence[Span]) -> str:
 
 
 def _escaped(text: str) -> str:
+    if _ESCAPED.search(text) is None:
+        return text  # as most
     return html.escape(text.encode("utf-8", "replace").decode("utf-8"))
 
 
@@ -84,13 +88,18 @@ def _best_window(passage: str, matches: dict[Span, tuple[float, str]]) -> Span:
     some context before it."""
     places = sorted(matches)
     starts = [start for start, _ in places]
+    scored = [(matches[place][1], matches[place][0]) for place in places]
 
     def value(first: int) -> float:
-        last = bisect_left(starts, starts[first] + FRAGMENT_LENGTH)
-        inside = [place for place in places[first:last] if place[1] - starts[first] <= FRAGMENT_LENGTH]
-        return sum({matches[place][1]: matches[place][0] for place in inside}.values())
+        end = starts[first] + FRAGMENT_LENGTH
+        last = bisect_left(starts, end)
+        inside = scored[first:last]
+        if any(over > end for _, over in places[first:last]):
+            inside = [one for one, (_, over) in zip(inside, places[first:last], strict=True) if over <= end]
+        return sum(dict(inside).values())
 
-    first = max(range(len(places)), key=lambda at: (value(at), -at))
+    values = list(map(value, range(len(places))))
+    first = values.index(max(values))
     ends = [end for start, end in places[first:] if end - starts[first] <= FRAGMENT_LENGTH]
     last = max(ends, default=starts[first] + FRAGMENT_LENGTH)
     context = (FRAGMENT_LENGTH - (last - starts[first])) // 2

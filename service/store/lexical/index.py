@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -47,6 +48,9 @@ _TIES = (1, 100, 1000)
 
 _SCORE_DIGITS = 4
 """Scores are float32 sums whose order of addition is not fixed: below this they are noise and would break ties."""
+
+_RECENT_QUERIES = 32
+"""Of an index that are kept, read and compiled."""
 
 _CHECK_SECONDS = 0.1
 """Between two looks at the sizes of the files before a search; one takes 50 microseconds a segment."""
@@ -150,7 +154,10 @@ class LexicalIndex:
                 self._index.reload()
                 # One assignment, so that no search pairs the searcher of one state with the progress of another. The
                 # searcher may be ahead of the position; were it behind (a wipe), the position would have changed too.
-                self._view = (self._index.searcher(), progress)
+                # Each search asks its query several things: it is read once.
+                searcher = self._index.searcher()
+                read = lru_cache(_RECENT_QUERIES)(partial(LexicalQuery, searcher, self._schema, self._analyzer))
+                self._view = (searcher, progress, read)
             self._generation = progress.generation
             if not self.stale():
                 return
@@ -172,7 +179,7 @@ class LexicalIndex:
             limit = min(limit, query.searcher.num_docs)
             if limit < 1:
                 return []
-            search = query.query()
+            search = query.query
             if within is not None:
                 search = tantivy.Query.boolean_query([self._only(within), (Must, search)])
             matches = _matches(query.searcher, search, limit)
@@ -205,7 +212,7 @@ class LexicalIndex:
     def highlight(self, words: ParsedQuery, passages: Sequence[str]) -> list[Highlights]:
         """Aligned with the passages."""
         with self._query(words) as query:
-            weights = query.highlighting()
+            weights = query.highlighting
             verbatim = [one.text for one in query_identifiers(words.text)]
             apart = words_apart(words.text)
             return [highlighted(passage, weights, verbatim, apart) for passage in passages]
@@ -217,7 +224,7 @@ class LexicalIndex:
 
     @contextmanager
     def _query(self, words: ParsedQuery) -> Iterator[LexicalQuery]:
-        searcher, progress = self._view
+        _, progress, read = self._view
         if not progress.complete:
             raise LexiconUnavailable("The lexical index is being built.")
         if self.foreign:
@@ -227,7 +234,7 @@ class LexicalIndex:
         with self._damage_detected(progress.generation):
             if not self._replaced and time.monotonic() - self._checked_at > _CHECK_SECONDS:
                 self._check_files()
-            yield LexicalQuery(searcher, self._schema, self._analyzer, words, self._synonyms)
+            yield read(words, self._synonyms)
 
     def _only(self, ids: Sequence[DocumentId]) -> tuple[tantivy.Occur, tantivy.Query]:
         """Scored as the constant 0, so that a filter never changes a BM25 score."""
@@ -269,13 +276,12 @@ def _matches(searcher: tantivy.Searcher, query: tantivy.Query, limit: int) -> li
         tie = round(hits[limit - 1][0], _SCORE_DIGITS) if len(hits) >= limit else 0.0
         if len(hits) < limit + more or round(hits[-1][0], _SCORE_DIGITS) < tie:
             break
-    hits = [hit for hit in hits if round(hit[0], _SCORE_DIGITS) >= tie]
-    addresses = [address for _, address in hits]
-    revisions = searcher.fast_field_values("content_revision", addresses)
+    found = [(round(score, _SCORE_DIGITS), address) for score, address in hits]
+    found = [(score, address) for score, address in found if score >= tie and score > 0]
+    revisions = searcher.fast_field_values("content_revision", [address for _, address in found])
     return [
-        Candidate(document_id=_document_id(searcher, address), content_revision=int(revision or 0), score=rounded)
-        for (score, address), revision in zip(hits, revisions, strict=True)
-        if (rounded := round(score, _SCORE_DIGITS)) > 0
+        Candidate(document_id=_document_id(searcher, address), content_revision=int(revision or 0), score=score)
+        for (score, address), revision in zip(found, revisions, strict=True)
     ]
 
 

@@ -30,7 +30,7 @@ class PassageScorer:
     def __init__(self, query: LexicalQuery, words: ParsedQuery) -> None:
         self._searcher = query.searcher
         self._words = words
-        self._weights = query.highlighting()
+        self._weights = query.highlighting
         self._chains = self._weights.chains[:_LANGUAGES]
         self._identifiers = query_identifiers(words.text) if words.identifiers else []
         self._grams = query_grams(words.text)
@@ -89,13 +89,23 @@ class PassageScorer:
         terms = [list(chained(*chain.sequences(text))) for text in texts]
         if self._grams:
             terms = [[*own, *(gram for _, gram in run_grams(text))] for own, text in zip(terms, texts, strict=True)]
-        held = [set(own) for own in terms]
+        phrases = [
+            *(one.text for one in self._identifiers),
+            *map(" ".join, self._apart),
+            *self._words.required,
+            *self._words.quoted,
+        ]
+        sought, counted = self._weights.searched(chain), terms
+        if sought is not None:  # of what else the passages have only the number counts
+            sought = sought.union(*map(chain.terms, phrases))
+            counted = [list(filter(sought.__contains__, own)) for own in terms]
+        held = [set(own) for own in counted]
         in_index = self._weights.weigh(chain, set[str]().union(*held))
         weights = {term: weight + idf(passages, sum(term in own for own in held)) for term, weight in in_index.items()}
         average = sum(map(len, terms)) / max(1, len(terms))
 
-        def bm25(own: Sequence[str], distinct: set[str]) -> float:
-            norm = K1 * (1 - B + B * len(own) / average) if average else K1
+        def bm25(length: int, own: Sequence[str], distinct: set[str]) -> float:
+            norm = K1 * (1 - B + B * length / average) if average else K1
             counts = {term: own.count(term) for term in weights.keys() & distinct}
             return sum(weights[term] * SATURATION * count / (count + norm) for term, count in counts.items())
 
@@ -104,7 +114,7 @@ class PassageScorer:
             candidates = [at for at, own in enumerate(held) if parts and own.issuperset(parts)]
             return [at for at in candidates if _contains(terms[at], parts)]
 
-        scores = [bm25(own, distinct) for own, distinct in zip(terms, held, strict=True)]
+        scores = list(map(bm25, map(len, terms), counted, held))
         for one in self._identifiers:
             whole = [at for at, text in enumerate(texts) if _holds(text, one)]
             parts = sum(weights.get(part, 0.0) for part in chain.terms(one.text))

@@ -8,7 +8,7 @@ language: where one document in twelve is German, "der" is not a rare word.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from itertools import islice
 from typing import Any
 
@@ -44,7 +44,7 @@ Must, MustNot, Should = tantivy.Occur.Must, tantivy.Occur.MustNot, tantivy.Occur
 
 
 class LexicalQuery:
-    """One query on what one searcher sees."""
+    """One query on what one searcher sees. Threads may share it."""
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class LexicalQuery:
             chain.code: synonyms.of(chain, words.text) if words.identifiers else [] for chain in self._chains
         }
 
+    @cached_property
     def query(self) -> tantivy.Query:
         """Any of the terms that the index contains, or terms similar to those that it does not; all constraints."""
         queries = self._word_queries()
@@ -300,6 +301,7 @@ class LexicalQuery:
             if queries:
                 yield tantivy.Query.disjunction_max_query(queries)
 
+    @cached_property
     def highlighting(self) -> TermWeights:
         """What is searched in passages, in the languages that the query may be in."""
         terms = {chain.code: chain.highlight_terms(self._words.text) for chain in self._chains}

@@ -12,6 +12,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice, pairwise
 
 import regex
@@ -62,6 +63,7 @@ _LONG, _READ = 65, 2**15
 """Code points: runs from the first on are found by substrings, of as much of them as the second says."""
 _GRAM, _WINDOW = 16, 32
 _QUERY_GRAMS, _QUERY_WORDS = 64, 16
+_CACHED_QUERIES = 32
 _RUNS = re.compile(rf"(?<![^\W_])[^\W_]{{{_GRAM},}}")
 _SPACED = regex.compile(rf"(?V1)[^{_UNSPACED}]{{{_GRAM},}}")
 
@@ -150,6 +152,7 @@ def run_grams(text: str, *, shortest: int = _LONG) -> Iterator[tuple[Span, str]]
                 yield ((start, start + len(gram)) if aligned else piece.span()), gram
 
 
+@lru_cache(_CACHED_QUERIES)
 def compound_words(text: str) -> list[list[str]]:
     """The parts of the first words of a query that are made of parts."""
     words = (word for word in dict.fromkeys(re.findall(r"[^\W_]+", text)) if part_sequences(word))

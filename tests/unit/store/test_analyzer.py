@@ -5,6 +5,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from service.store.lexical import analyzer
 from service.store.lexical.analyzer import Analyzer, LanguageAnalyzer, analyzer_for, languages_of_term
@@ -251,3 +253,16 @@ def test_many_threads_share_one_analyzer() -> None:
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(words.terms, texts))
     assert [Counter(terms) for terms in found] == [Counter(words.terms(text)) for text in texts]
+
+
+WORDS = ["cell", "Cells", "iPhone15", "getUserById", "Krankenversicherung", "ﬁt", "é", "™", "🙂", "中文", "ไทย"]
+PIECES = st.sampled_from([*WORDS, *"aB7 _-.\u0301\u00ad\u02bc", "x" * 70])
+
+
+@settings(deadline=None)
+@given(st.lists(PIECES, max_size=25).map("".join), st.sampled_from(["en", "de", "auto"]), st.data())
+def test_only_some_terms_are_those_of_all(text: str, language: str, data: st.DataObject) -> None:
+    chain = analyzer_for(language).chain("en" if language == "auto" else language)
+    all_ = list(chain.tokens(text, within=True))
+    only = frozenset(data.draw(st.lists(st.sampled_from([one.term for one in all_] or ["none"]), max_size=4)))
+    assert list(chain.tokens(text, within=True, only=only)) == [one for one in all_ if one.term in only]
