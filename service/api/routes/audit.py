@@ -6,9 +6,9 @@ from fastapi import Query
 from typing_extensions import TypedDict
 
 from service.api.cursors import decode_cursor, split_page
-from service.api.dependencies import CollectionDep, ServiceDep
+from service.api.dependencies import ServiceDep
 from service.api.routing import collection_router
-from service.api.schemas.base import PageQuery
+from service.api.schemas.base import CollectionPath, PageQuery
 from service.core.versions import AuditEntry
 
 router = collection_router("/audit", "audit")
@@ -27,10 +27,11 @@ class AuditPage(TypedDict):
 
 @router.get("", summary="Who changed what, newest first")
 async def list_entries(
-    service: ServiceDep, collection: CollectionDep, query: Annotated[PageQuery, Query()]
+    service: ServiceDep, collection: CollectionPath, query: Annotated[PageQuery, Query()]
 ) -> AuditPage:
     listing = f"{collection}/audit"
     before = decode_cursor(listing, query.cursor)
-    rows = await service.audit.page(collection.id, None if before is None else int(before), query.limit + 1)
+    found = await service.collections.by_name(collection)
+    rows = await service.audit.page(found.id, None if before is None else int(before), query.limit + 1)
     entries, next_cursor = split_page(listing, rows, query.limit, lambda entry: str(entry.number))
     return {"entries": list(entries), "next_cursor": next_cursor}
