@@ -36,7 +36,7 @@ def advise(health: IndexHealth, *, exact_below: int, target_missed: bool) -> tup
             _broken(
                 "not even the largest ef_search holds the recall target",
                 "rebuild the index (POST .../reindex); if that does not help, register a version with a larger "
-                "index.m and index.ef_construction, or lower recall_target",
+                "index.m and index.ef_construction or with index.kind ivfflat, or lower recall_target",
             )
         )
     return tuple(sorted(found, key=lambda one: one.verdict != "broken")) or (_sound(health),)
@@ -80,10 +80,11 @@ def _rows(health: IndexHealth) -> Iterator[IndexAdvice]:
         action += "afterwards (POST .../reindex)"
         if health.oldest_seconds > OLD_TRANSACTION_SECONDS:
             action = f"end the transaction that has been open for {health.oldest_seconds:.0f} s: vacuum waits for it"
+        effect = f"take places in every scan: it finds about as much as one with {1 - share:.0%} of its ef_search"
+        if health.kind in ("ivfflat", "vchordrq"):
+            effect = "are read by every scan that comes by them, and not found"
         yield (_broken if share >= DEAD_SHARE_BROKEN else _watch)(
-            f"{health.dead_rows} dead rows ({share:.0%}) take places in every scan: it finds about as much as one with "
-            f"{1 - share:.0%} of its ef_search",
-            action,
+            f"{health.dead_rows} dead rows ({share:.0%}) {effect}", action
         )
     if health.unindexed_rows:
         yield _broken(

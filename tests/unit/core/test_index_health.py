@@ -40,6 +40,7 @@ def test_a_healthy_index_is_reported_too() -> None:
         (replace(HEALTHY, index=replace(INDEX, building=True, valid=False)), "watch", "is being built", "nothing"),
         (replace(HEALTHY, index=replace(INDEX, valid=False)), "broken", "was interrupted", "by itself"),
         (replace(HEALTHY, dead_rows=20_000), "watch", "20000 dead rows (17%)", "VACUUM"),
+        (replace(HEALTHY, dead_rows=20_000, kind="ivfflat"), "watch", "(17%) are read by every scan", "VACUUM"),
         (replace(HEALTHY, dead_rows=60_000), "broken", "about as much as one with 62% of its ef_search", "reindex"),
         (replace(HEALTHY, dead_rows=60_000, oldest_seconds=4_000), "broken", "dead rows", "open for 4000 s"),
         (replace(HEALTHY, unindexed_rows=3), "broken", "3 vectors are NULL or zero", "constraints"),

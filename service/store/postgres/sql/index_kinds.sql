@@ -16,7 +16,7 @@ SELECT set_config('hnsw.ef_search', %(ef_search)s::text, true),
 
 -- name: scan_ivfflat
 -- The same. The index says how many lists it was built with.
-SELECT set_config('ivfflat.probes', ceil(lists * power(%(ef_search)s / 1000.0, 1.5))::text, true),
+SELECT set_config('ivfflat.probes', ceil(lists * power(%(ef_search)s / 1000.0, 2))::text, true),
        set_config('ivfflat.iterative_scan', %(iterative_scan)s, true),
        set_config('enable_sort', 'off', true)
 FROM (
@@ -26,7 +26,7 @@ FROM (
 
 -- name: scan_vchordrq
 -- The same. A scan that has looked into its lists does not go on.
-SELECT set_config('vchordrq.probes', ceil(lists * power(%(ef_search)s / 1000.0, 1.5))::text, true),
+SELECT set_config('vchordrq.probes', ceil(lists * power(%(ef_search)s / 1000.0, 2))::text, true),
        set_config('enable_sort', 'off', true)
 FROM (
     SELECT substring(array_to_string(reloptions, ' ') FROM 'lists = \[([0-9]+)\]')::integer AS lists

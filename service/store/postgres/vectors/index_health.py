@@ -47,6 +47,7 @@ class PostgresIndexes(Adapter):
             table_bytes=table_bytes,
             cache_bytes=cache_bytes,
             oldest_seconds=oldest,
+            kind=version.index.kind,
         )
 
     def ef_search_lock(self, version: EmbedderVersion) -> AbstractAsyncContextManager[bool]:

@@ -6,7 +6,7 @@ vchordrq  lists of vectors in few bits, scored again by the index itself (Vector
 diskann   a graph over few bits, whose `ef_search` nearest are scored again (pgvectorscale)
 
 The effort of a scan is one number for all, so that calibration and promise know nothing of kinds. Of lists a scan looks
-into the share (ef_search / 1000) ^ 1.5: 3 % at 100, all at 1,000.
+into the share (ef_search / 1000) ^ 2: 1 % at 100, all at 1,000.
 """
 
 import math
