@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import is_dataclass
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -90,6 +91,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     common = {str(status): response for status, response in problems.error_responses(400, 401, 403, 421).items()}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
+            operation.get("parameters", []).sort(key=partial(_place_in, path))
             for status in ("400", "421"):  # before any route: see `http_protocol` and `web_security`
                 operation["responses"].setdefault(status, common[status])
             if path not in OPEN_PATHS or method == "post":
@@ -98,6 +100,12 @@ def describe(app: FastAPI) -> dict[str, Any]:
             else:
                 operation["security"] = []
     return document
+
+
+def _place_in(path: str, parameter: dict[str, Any]) -> int:
+    """Generated clients take parameters in the order of the document; FastAPI puts last what a dependency reads."""
+    at = path.find(f"{{{parameter['name']}}}")
+    return len(path) if at < 0 else at
 
 
 def _optional(schema: dict[str, Any], *, kept: bool) -> dict[str, Any]:

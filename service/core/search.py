@@ -258,7 +258,7 @@ class RerankSummary:
     """`excerpts`: passages, of those read, of which only an excerpt was. `skipped`: that were not read because they
     could not change the first k. `truncated`: read, but cut.
 
-    `weight`: of the reranker, see `rerank_blend.trusted_weight`.
+    `weight`: of the reranker in the scores of this search.
     """
 
     read: int

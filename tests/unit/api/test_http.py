@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import json
+import re
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -199,6 +200,13 @@ async def test_head_has_the_headers_of_get(api: Edge, path: str, accepted: str) 
     for name in read.headers.keys() - differing:
         assert head.headers[name] == read.headers[name]
     assert "content-length" in head.headers
+
+
+def test_parameters_are_described_in_the_order_of_the_path() -> None:
+    for path, operations in create_app(build()[0]).openapi()["paths"].items():
+        in_path = re.findall(r"\{(\w+)\}", path)
+        for operation in operations.values():
+            assert [one["name"] for one in operation.get("parameters", [])][: len(in_path)] == in_path
 
 
 def test_every_route_names_its_methods_and_is_asked_in_vain_for_others() -> None:
