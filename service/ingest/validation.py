@@ -90,7 +90,8 @@ def _vector_errors(document: Document, target: VectorTarget | None, field: str) 
     elif len(document.vector) != target.dimensions:
         expected = f"version {target.number} has {target.dimensions} dimensions"
         yield FieldError(field, f"has {len(document.vector)} numbers; {expected}")
-    elif unit(document.vector) is None:
+    # The sum tells of nearly all vectors that they are finite, and in a tenth of the time.
+    elif not (math.isfinite(sum(document.vector)) and any(document.vector)) and unit(document.vector) is None:
         yield FieldError(field, "has no direction: its numbers are all zero, or not finite")
 
 

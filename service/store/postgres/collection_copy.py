@@ -83,5 +83,5 @@ async def copy(
         with vector_tables.missing_table(version.number):
             await connection.execute(vector_tables.copy_rows(version, own))
         rows = await connection.fetch_all(vector_tables.on_table(SQL.without_vectors, own), values)
-        await queue.enqueue(connection, collection.id, {id_: 1 for (id_,) in rows}, now)
+        await queue.enqueue(connection, collection.id, {id_: 1 for (id_,) in rows}, now, {})
     return collection

@@ -21,7 +21,7 @@ from service.core.documents import Accepted, Document, IfExists, StoredDocument
 from service.core.errors import CollectionNotFound, DocumentsExist, ForeignDocuments
 from service.core.facets import Facet, FacetRequest
 from service.core.filters import Filter
-from service.core.ids import CollectionId, DocumentId
+from service.core.ids import CollectionId, DocumentId, VersionNumber
 from service.core.images import Image
 from service.core.metadata import nfc
 from service.core.portions import portions
@@ -69,6 +69,7 @@ class PostgresDocuments(Adapter):
             return ()
         characters = sum(len(document.text) for document in documents)
         parts = await off_loop(characters, lambda: list(_upserts(documents)))
+        brought = {one.id: vectors_of.number for one in documents if one.vector is not None} if vectors_of else {}
 
         async def commit() -> dict[DocumentId, Accepted]:
             async with self._pool.transaction() as connection:
@@ -76,7 +77,7 @@ class PostgresDocuments(Adapter):
                 if vectors_of is not None:
                     await client_vectors.check_accepts_vectors(connection, vectors_of)
                 accepted, content_revisions = await _write(
-                    connection, collection_id, parts, _images(documents), now, within, if_exists
+                    connection, collection_id, parts, _images(documents), now, within, if_exists, brought
                 )
                 if vectors_of is not None:
                     stored = await client_vectors.store(connection, vectors_of, documents, content_revisions)
@@ -107,7 +108,7 @@ class PostgresDocuments(Adapter):
                     return None
                 changed = [change(document_of(row))]
                 parts, shown = list(_upserts(changed)), _images(changed)
-                accepted, _ = await _write(connection, collection_id, parts, shown, now, None, "replace")
+                accepted, _ = await _write(connection, collection_id, parts, shown, now, None, "replace", {})
                 return accepted[document_id]
 
         return await retrying(commit)
@@ -279,8 +280,12 @@ async def _write(
     now: datetime,
     within: Filter | None,
     if_exists: IfExists,
+    brought: Mapping[DocumentId, VersionNumber],
 ) -> tuple[dict[DocumentId, Accepted], dict[DocumentId, int]]:
-    """The outcome of each document, and the content revisions of those that now are as they were given."""
+    """The outcome of each document, and the content revisions of those that now are as they were given.
+
+    `brought`: see `queue.enqueue`.
+    """
     passing, condition = _filtered(SQL.filter_ids, within)
     upsert = sql.SQL(SQL.upsert).format(where=condition.expression if if_exists == "replace" else sql.SQL("FALSE"))
     written: list[Any] = []
@@ -298,7 +303,7 @@ async def _write(
     if shown or any(accepted[id_].status == "updated" for id_ in new_content):
         await images.replace(connection, collection_id, list(new_content), shown)
     if new_content:
-        await queue.enqueue(connection, collection_id, new_content, now)
+        await queue.enqueue(connection, collection_id, new_content, now, brought)
     # The upsert locked these too, so they still are as it found them.
     unchanged = [id_ for part in parts for id_ in part["ids"] if id_ not in accepted]
     content_revisions = {id_: content for id_, _, content, _ in written}

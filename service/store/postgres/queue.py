@@ -164,13 +164,21 @@ class PostgresQueue(Adapter):
 
 
 async def enqueue(
-    connection: Connection, collection_id: CollectionId, content_revisions: Mapping[DocumentId, int], now: datetime
+    connection: Connection,
+    collection_id: CollectionId,
+    content_revisions: Mapping[DocumentId, int],
+    now: datetime,
+    brought: Mapping[DocumentId, VersionNumber],
 ) -> None:
-    """A job for each of these documents in every version that is written, ahead of all backfills."""
+    """A job for each of these documents in every version that is written, ahead of all backfills.
+
+    `brought`: versions whose vectors come with the documents, in the same transaction.
+    """
     values = {
         "collection_id": collection_id,
         "ids": list(content_revisions),
         "content_revisions": list(content_revisions.values()),
+        "brought": [brought.get(id_) for id_ in content_revisions],
         "now": now,
     }
     await connection.execute(_ENQUEUE, values)

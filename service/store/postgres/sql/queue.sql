@@ -13,15 +13,18 @@ ON CONFLICT (collection_id, document_id, embedder_version) DO UPDATE SET
     set_aside_at = NULL
 
 -- name: enqueue
--- A job for every written version.
+-- A job for every written version, except the one whose vector a document brings.
 INSERT INTO jobs (collection_id, document_id, embedder_version, content_revision, priority, enqueued_at, available_at)
 SELECT v.collection_id, n.document_id, v.number, n.content_revision,
        CASE WHEN v.spec ->> 'model' = 'external' THEN 3 WHEN v.number = c.active_version THEN 0 ELSE 1 END,
        %(now)s::timestamptz, %(now)s::timestamptz
-FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[]) AS n (document_id, content_revision)
+FROM unnest(%(ids)s::text[], %(content_revisions)s::bigint[], %(brought)s::integer[])
+    AS n (document_id, content_revision, brought)
 CROSS JOIN embedder_versions AS v
 JOIN collections AS c ON c.id = v.collection_id
-WHERE v.collection_id = %(collection_id)s AND v.state NOT IN ('retired', 'failed')
+WHERE v.collection_id = %(collection_id)s
+    AND v.state NOT IN ('retired', 'failed')
+    AND v.number IS DISTINCT FROM n.brought
 ORDER BY n.document_id COLLATE "C", v.number
 {overwrite}
 

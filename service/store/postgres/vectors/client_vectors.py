@@ -23,8 +23,8 @@ from service.store.postgres.rows import version_key
 from service.store.postgres.vectors.vector_tables import layout_of, on_table, seal
 
 SQL = sql_files.load("client_vectors")
-AT_ONCE = 50
-"""Vectors of one statement: what the event loop copies at once."""
+PART_BYTES = 2**19
+"""Of the vectors of one statement: what the event loop copies at once."""
 
 
 async def check_accepts_vectors(connection: Connection, version: EmbedderVersion) -> None:
@@ -62,8 +62,9 @@ def _columns(
 ) -> Iterator[Mapping[str, list[Any]]]:
     """The values of the statements that write the vectors, in the order of the ids, in which all writers lock."""
     layout = layout_of(version)
-    for at in range(0, len(documents), AT_ONCE):
-        part = documents[at : at + AT_ONCE]
+    size = max(1, PART_BYTES // (layout.width * version.dimensions))
+    for at in range(0, len(documents), size):
+        part = documents[at : at + size]
         vectors = np.array([document.vector for document in part], np.float64)
         embeddings = [layout.value(vector) for vector in storable_rows(vectors)]
         yield {
