@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -33,6 +34,7 @@ from service.store.lexical.indexer import Indexer
 
 DIMENSIONS, WORDS, LINES_AT_ONCE = 384, 25, 500
 COLLECTION = "bulk"
+EXTERNAL = {"embedder": {"model": "external", "dimensions": DIMENSIONS, "identity": "x"}}
 Spent = tuple[float, float]
 """Seconds on the clock, and of processors."""
 
@@ -65,9 +67,7 @@ def spent(place: Sandbox, work: Callable[[], object]) -> Spent:
 def through_the_service(place: Sandbox, kind: str, body: list[bytes], count: int) -> tuple[Spent, Spent]:
     """Until it is committed, and until words find it."""
     with place.api() as address, Client(address) as client:
-        client.ensure_collection(
-            COLLECTION, {"embedder": {"model": "external", "dimensions": DIMENSIONS, "identity": "x"}}
-        )
+        client.ensure_collection(COLLECTION, EXTERNAL)
 
         def load() -> None:
             url = f"{address}/v1/collections/{COLLECTION}/documents"
@@ -85,18 +85,18 @@ def through_the_service(place: Sandbox, kind: str, body: list[bytes], count: int
 def copied(place: Sandbox) -> Spent:
     """What the service wrote, out and in again."""
     with psycopg.connect(place.url, autocommit=True) as connection:
-        (vectors,) = connection.execute("SELECT relname FROM pg_class WHERE relname ~ '^vectors_\\d+_\\d+$'").fetchone()
+        [(vectors,)] = connection.execute("SELECT relname FROM pg_class WHERE relname ~ '^vectors_\\d+_\\d+$'")
         tables = ("documents", "changes", vectors)
         held = []
         for name in tables:
-            with connection.cursor().copy(f"COPY {name} TO STDOUT (FORMAT binary)") as out:  # type: ignore[arg-type]
+            with connection.cursor().copy(f"COPY {name} TO STDOUT (FORMAT binary)") as out:
                 held.append(b"".join(bytes(part) for part in out))
-            connection.execute(f"DELETE FROM {name}")  # type: ignore[arg-type]
-            connection.execute(f"VACUUM {name}")  # type: ignore[arg-type]
+            connection.execute(f"DELETE FROM {name}")
+            connection.execute(f"VACUUM {name}")
 
         def load() -> None:
             for name, rows in zip(tables, held, strict=True):
-                with connection.cursor().copy(f"COPY {name} FROM STDIN (FORMAT binary)") as into:  # type: ignore[arg-type]
+                with connection.cursor().copy(f"COPY {name} FROM STDIN (FORMAT binary)") as into:
                     into.write(rows)
 
         return spent(place, load)
@@ -105,19 +105,8 @@ def copied(place: Sandbox) -> Spent:
 def lexical(texts: list[Document]) -> tuple[float, float]:
     """Processor seconds of the service's indexer, and of Tantivy alone."""
     now, folder = datetime.now(UTC), Path(tempfile.mkdtemp())
-    stored = [
-        StoredDocument(
-            id=one.id,
-            title="",
-            text=one.text,
-            metadata={},
-            revision=1,
-            content_revision=1,
-            created_at=now,
-            updated_at=now,
-        )
-        for one in texts
-    ]
+    written: dict[str, Any] = {"revision": 1, "content_revision": 1, "created_at": now, "updated_at": now}
+    stored = [StoredDocument(id=one.id, title="", text=one.text, metadata={}, **written) for one in texts]
     changes = [Change(position=Position(xid=1, document_id=one.id), document_id=one.id, document=one) for one in stored]
     indexer = Indexer(folder / "own", analyzer_for("english"))
     started = time.process_time()

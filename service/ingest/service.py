@@ -5,6 +5,7 @@ Documents, jobs and change rows are committed in one transaction; only then is t
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -140,8 +141,8 @@ class IngestService:
         return [replace(one, image=images.get(one.id)) for one in documents]
 
     def _written(self, collection: Collection, accepted: Sequence[Accepted]) -> None:
-        for one in accepted:
-            metrics.DOCUMENTS_WRITTEN.labels(collection.name, one.status).inc()
+        for status, count in Counter(one.status for one in accepted).items():
+            metrics.DOCUMENTS_WRITTEN.labels(collection.name, status).inc(count)
         self.lexicon.wake()
 
     async def patch(self, collection: Collection, document_id: DocumentId, patch: Mapping[str, Any]) -> Accepted:

@@ -22,6 +22,19 @@ def test_packing(lengths: list[int], budget: int) -> None:
         assert longest * (len(left) + 1) > budget
 
 
+@given(lengths=st.lists(st.integers(1, 600), max_size=200), budget=st.integers(1, 4096), overhead=st.integers(0, 100))
+def test_the_cheapest_packing_of_many_is_within_the_budget_and_no_dearer(
+    lengths: list[int], budget: int, overhead: int
+) -> None:
+    def cost(batches: list[list[int]]) -> int:
+        return sum(max(lengths[index] for index in batch) * len(batch) + overhead for batch in batches)
+
+    packed = cheapest_packing(lengths, budget, overhead)
+    assert sorted(index for batch in packed for index in batch) == list(range(len(lengths)))
+    assert all(max(lengths[index] for index in batch) * len(batch) <= budget or len(batch) == 1 for batch in packed)
+    assert cost(packed) <= cost(pack(lengths, budget))
+
+
 def splits(items: list[int]) -> Iterator[list[list[int]]]:
     """Every way to cut a list into parts that are not empty."""
     if not items:

@@ -549,6 +549,14 @@ async def test_passes_of_a_backfill_are_short(world: World, model: ScriptedEncod
     assert sum(short) / len(short) > 200
 
 
+async def test_texts_of_one_pass_have_like_lengths(world: World, model: ScriptedEncoder) -> None:
+    await world.put(*(doc(f"d{n}", " ".join(["word"] * (5 if n % 8 else 100))) for n in range(64)))
+    await drain(world, model, batch_tokens=4096, claim=1000)
+    passes = [[length // 50 for length in model.lengths(batch, "document")] for batch in model.batches]
+    assert sum(map(len, passes)) == 64
+    assert all(len(set(lengths)) == 1 for lengths in passes)
+
+
 async def test_the_active_version_comes_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     second = await world.add_version(2, VersionState.READY)
     started: list[int] = []
