@@ -125,8 +125,8 @@ class Bench:
             register_vector(connection)
             yield connection
 
-    def load(self) -> None:
-        """The table and its copy in partitions, unless they are there."""
+    def load(self, parts: bool) -> None:
+        """The table and, where wanted, its copy in partitions, unless they are there."""
         with self.connection() as connection:
             if connection.execute("SELECT to_regclass(%s)", (TABLE,)).fetchone() != (None,):
                 return
@@ -135,12 +135,15 @@ class Bench:
             started = time.perf_counter()
             copy(connection, enumerate(self.stored))
             self.keep("COPY", seconds=time.perf_counter() - started)
+            connection.execute("VACUUM ANALYZE")
+            if not parts:
+                return
             connection.execute(f"CREATE TABLE parts (LIKE {TABLE} INCLUDING STORAGE) PARTITION BY HASH (document_id)")
             for at in range(PARTS):
                 values = f"FOR VALUES WITH (MODULUS {PARTS}, REMAINDER {at})"
                 connection.execute(f"CREATE TABLE part_{at} PARTITION OF parts {values}")
             connection.execute(f"INSERT INTO parts SELECT * FROM {TABLE}")
-            connection.execute("VACUUM ANALYZE")
+            connection.execute("VACUUM ANALYZE parts")
 
     def build(self, kind: Kind, memory_mb: int) -> None:
         for name, statement in kind.indexes().items():
@@ -323,7 +326,9 @@ def main() -> None:
     arguments.add_argument("--memory", type=int, default=2_600, help="maintenance_work_mem of a build, MB")
     arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--replaced", type=float, default=0.3, help="share of the rows, after everything else")
-    arguments.add_argument("--without", nargs="*", default=[], help="keys of kinds that are left out")
+    arguments.add_argument(
+        "--without", nargs="*", default=[], help="kinds that are left out: m16, m24, scalar, parts ..."
+    )
     arguments.add_argument("--only-build", action="store_true")
     arguments.add_argument("--folder", type=Path, required=True)
     chosen = arguments.parse_args()
@@ -341,8 +346,8 @@ def main() -> None:
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         built = json.loads(kept.read_text()) if kept.exists() else {}
         bench = Bench(chosen.folder, server, np.load(vectors, mmap_mode="r"), texts["asked"], built)
-        bench.load()
-        known = [kind for kind in kinds(chosen.lists) if kind.key not in chosen.without]
+        known = [kind for kind in kinds(chosen.lists) if ("parts" if kind.parts else kind.key) not in chosen.without]
+        bench.load(any(kind.parts for kind in known))
         for kind in known:
             bench.build(kind, chosen.memory)
         if chosen.only_build:

@@ -53,9 +53,9 @@ _SCAN_MEMORY = 16
 """Multiple of work_mem for an iterative scan: room for as many rows as it may read."""
 
 _RESCORED = 4
-"""An index of bits returns so many times the rows that are wanted, and `ef_search` at least, to be scored by their
-vectors. With 20,000 chunks of MiniLM and 100 candidates that gives a recall@100 of 0.87 (binary) and 0.97 (scalar) in
-1.2 and 1.3 times the time of halfvec with the `ef_search` of default (`loadtests/storages.py`)."""
+"""An index of bits returns so many times the rows that are wanted, or `ef_search` where that is more, to be scored by
+their vectors: 400 give of 100 the share 0.87 (binary) and 0.97 (scalar) with 20,000 chunks of MiniLM
+(`loadtests/storages.py`), and a million need up to 1,600 (docs/performance/large.md)."""
 
 _MIN_SPLIT = 20_000
 """From so many ids on two connections scan a half each: one takes 37 ms for 50,000. Parallel workers of the server
@@ -278,7 +278,9 @@ def _scan_settings(version: EmbedderVersion, plan: DensePlan, limit: int) -> dic
 
 
 def _rescored(plan: DensePlan, limit: int) -> int:
-    return max(_RESCORED * limit, _ef_search(plan, limit))
+    """Under a filter `ef_search` is wider already, by what the filter drops, and these are rows that pass."""
+    wide = _ef_search(plan, limit)
+    return max(_RESCORED * limit, wide if plan.selectivity is not None else _RESCORED * wide)
 
 
 def _ef_search(plan: DensePlan, limit: int) -> int:
