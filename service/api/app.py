@@ -54,12 +54,12 @@ from service.api.routes import (
 from service.api.web_security import WebSecurityMiddleware
 
 RESOURCES = (
+    search,  # the first one: routes are tried in this order, and no other is asked as often
     collections,
     aliases,
     documents,
     upload,
     document_reads,
-    search,
     versions,
     indexes,
     jobs,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from service.core.concurrency import both
 from service.core.explanation import Explanation
 from service.core.ids import DocumentId
-from service.core.passage_context import context_at, parts_of
+from service.core.passage_context import Part, context_at, parts_of
 from service.core.ports.documents import Documents
 from service.core.ports.lexicon import Lexicon
 from service.core.ports.vectors import VectorStore
@@ -35,6 +35,8 @@ TEXT_LIMIT = 4_000_000
 """Bytes of text that are read at once; documents further down keep the best chunk by cosine."""
 CONTEXT_SHARE = 0.9
 """What a word counts in the headings above a passage: less than in the passage, which shows it."""
+READ_ON_LOOP = 20_000
+"""Code points of texts whose headings are looked for on the event loop, below half a millisecond."""
 MAX_CHUNKS = 10_000
 _ROUNDS = 3
 """Of scoring the chunks of documents that rise into the first hits when those above them are scored."""
@@ -137,7 +139,8 @@ class PassageSelector:
             passages += ((one, text[one.start : one.end]) for one in places)
         parsed = request.for_query(request.effective_queries[number]).parsed_query
         pieces = [piece for _, piece in passages]
-        parts = await asyncio.to_thread(lambda: {id_: parts_of(text) for id_, text in texts.items()})
+        length = sum(map(len, texts.values()))
+        parts = read_parts(texts) if length <= READ_ON_LOOP else await asyncio.to_thread(read_parts, texts)
         longest = space.version.max_chunk_tokens
         contexts = [context_at(parts[one.document_id], one.start or 0, "", longest) for one, _ in passages]
         lexical = np.array(await self._lexicon.score_passages(space.collection, parsed, pieces))
@@ -204,6 +207,10 @@ def _with_chunks(candidates: CandidateSet, scored: Sequence[Scored], each: int) 
         return replace(query, dense_lookups=lookups, lexical=leg, lexical_shares=shares)
 
     return CandidateSet(queries=tuple(map(completed, candidates.queries, scored)))
+
+
+def read_parts(texts: Mapping[DocumentId, str]) -> dict[DocumentId, list[Part]]:
+    return {id_: parts_of(text) for id_, text in texts.items()}
 
 
 async def read_texts(

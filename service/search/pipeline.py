@@ -207,7 +207,8 @@ class SearchPipeline:
         if context.live:
             event = SearchEvent(
                 space=space,
-                request=replace(request, image=request.image[:5]),  # observers keep it, and that there is one is enough
+                # Observers keep it, and that there is an image is enough.
+                request=replace(request, image=request.image[:5]) if request.image else request,
                 vectors=tuple(vectors),
                 plan=plan,
                 filter_match=filter_match,

@@ -147,7 +147,8 @@ def with_budget(service: Service, request: SearchRequest) -> SearchRequest:
 
 def at_revision(request: SearchRequest, revision: str) -> SearchRequest:
     """The later of what body and header ask for."""
-    return replace(request, min_revision=max(request.min_revision, int(revision)))
+    asked = int(revision)
+    return request if asked <= request.min_revision else replace(request, min_revision=asked)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 from uuid import UUID
@@ -63,6 +64,7 @@ class TantivyLexicon:
         self._now = now
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="lexical")
         self._indexes: dict[Path, LexicalIndex] = {}
+        self._path = lru_cache(maxsize=1024)(lambda id_, of: self.directory / f"{id_}-{analyzer_for(of).version}")
         self._refreshed = asyncio.Condition()
         self._waiting: Counter[CollectionId] = Counter()
         self._lags: dict[Path, tuple[CollectionId, float, float]] = {}
@@ -158,7 +160,7 @@ class TantivyLexicon:
         await asyncio.get_running_loop().run_in_executor(None, self._threads.shutdown)
 
     def path(self, collection: Collection) -> Path:
-        return self.directory / f"{collection.id}-{analyzer_for(collection.settings.language).version}"
+        return self._path(collection.id, collection.settings.language)
 
     def visible_progress(self, collection: Collection) -> IndexProgress:
         """What searches of this process see; the very beginning where there is no index."""

@@ -101,12 +101,14 @@ class PassageScorer:
             counted = [list(filter(sought.__contains__, own)) for own in terms]
         held = [set(own) for own in counted]
         in_index = self._weights.weigh(chain, set[str]().union(*held))
-        weights = {term: weight + idf(passages, sum(term in own for own in held)) for term, weight in in_index.items()}
+        weights = {
+            term: weight + idf(passages, sum(term in own for own in held)) for term, weight in sorted(in_index.items())
+        }
         average = sum(map(len, terms)) / max(1, len(terms))
 
         def bm25(length: int, own: Sequence[str], distinct: set[str]) -> float:
             norm = K1 * (1 - B + B * length / average) if average else K1
-            counts = {term: own.count(term) for term in weights.keys() & distinct}
+            counts = {term: own.count(term) for term in weights if term in distinct}
             return sum(weights[term] * SATURATION * count / (count + norm) for term, count in counts.items())
 
         def holders(phrase: str) -> list[int]:

@@ -46,6 +46,7 @@ _IS_LETTER = re.compile(_LETTER).match
 _ELISION = regex.compile(rf"^(?i:[cdjlmnst]|\p{{L}}*qu|\p{{L}}*ll|un)[{_APOSTROPHES}]\p{{Ll}}{{3,}}$")
 """Of an article or a preposition, as in `l'homme` and `dell'arte`, which nobody writes in one."""
 _GROUPED = re.compile(rf"(?<![\w.,])\d{{1,3}}(?:[,.\u00a0\u2009\u202f{_APOSTROPHES}]\d{{3}})+(?!\w)")
+_MAYBE_GROUPED = re.compile(rf"\d[,.\u00a0\u2009\u202f{_APOSTROPHES}]\d{{3}}")
 _MOST_JOINED, _LONGEST_JOINED = 5, 40
 
 _PICTURE = r"\p{Extended_Pictographic}[\uFE0E\uFE0F]?\p{EMod}?[\U000E0020-\U000E007F]*"
@@ -90,7 +91,8 @@ def _cut(word: str, borders: "regex.Pattern[str]") -> list[Span]:
 def joined_words(text: str) -> Iterator[tuple[Span, str]]:
     """Words whose parts, of which each begins with a letter, are joined by hyphens, full stops, apostrophes, `&`, `_`;
     numbers of which three digits each stand apart. The place of each, and the word without these signs."""
-    yield from ((match.span(), re.sub(r"\D", "", match.group())) for match in _GROUPED.finditer(text))
+    grouped = _GROUPED.finditer(text) if _MAYBE_GROUPED.search(text) else ()
+    yield from ((match.span(), re.sub(r"\D", "", match.group())) for match in grouped)
     end = 0
     for sign in _SIGNS.finditer(text):
         start = sign.start()
