@@ -89,7 +89,8 @@ async def _work(ray: Any, store: Store, pool: RayPool, report: Callable[[int], N
             try:
                 await one
             except Exception as error:  # whatever killed it: Ray starts the actor anew, here or on another node
-                log.warning("a worker on Ray ended; it is started again", extra={"reason": str(error).splitlines()[0]})
+                reason = str(error).partition("\n")[0] or type(error).__name__
+                log.warning("a worker on Ray ended; it is started again", extra={"reason": reason})
                 await asyncio.sleep(_RESTART_SECONDS)
             running[actor.run.remote()] = actor
     report(0)
