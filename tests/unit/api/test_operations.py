@@ -213,7 +213,7 @@ async def test_the_openapi_document_has_errors_keys_and_both_kinds_of_bodies(api
         (collections.CollectionCounts, "documents chunks pending failed"),
         (collections.EmbedderSpec, "model revision query_prompt document_prompt dimensions identity"),
         (collections.FusionSettings, "method alpha k"),
-        (collections.IndexSettings, "m ef_construction storage"),
+        (collections.IndexSettings, "kind m ef_construction storage"),
         (collections.MeasuredGain, "before after low high"),
         (collections.RerankSettings, "depth weight"),
         (documents.Accepted, "id status revision"),
