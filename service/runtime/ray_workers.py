@@ -7,9 +7,7 @@ or double a document: the leases of an actor, a node or a driver that is killed 
 import asyncio
 import logging
 import os
-import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,21 +63,23 @@ async def backfill(settings: Settings, pool: RayPool, report: Callable[[int], No
         raise Misconfigured("Ray is not installed: pip install 'azimuth-search[ray]'") from error
     if settings.database_url is None and pool.address != LOCAL:
         raise Misconfigured("The nodes of a cluster cannot reach the embedded database: set AZIMUTH_DATABASE_URL.")
+    cores = os.cpu_count() or 1
+    # Ray gives models as many threads as their actor takes processors.
+    cpus = settings.threads or (max(1, cores // pool.workers) if pool.address == LOCAL else 1)
     variables = {name: value for name, value in os.environ.items() if name.startswith("AZIMUTH_")}
     options: dict[str, Any] = {"runtime_env": {"env_vars": variables}, "log_to_driver": False}
     if pool.address == LOCAL:
-        options |= {"num_cpus": max(pool.workers, os.cpu_count() or 1), "include_dashboard": False}
+        options |= {"num_cpus": max(cpus * pool.workers, cores), "include_dashboard": False}
     ray.init(address=pool.address, **options)  # in this thread, so that a signal ends the actors
     try:
         async with processes.open_database(settings) as store:
-            await _work(ray, store, pool, report)
+            actor_class = ray.remote(num_cpus=cpus, num_gpus=pool.gpus, max_restarts=-1)(RayWorker)
+            await _work(ray, store, [actor_class.remote() for _ in range(pool.workers)], report)
     finally:
         await asyncio.to_thread(ray.shutdown)
 
 
-async def _work(ray: Any, store: Store, pool: RayPool, report: Callable[[int], None]) -> None:
-    actor_class = ray.remote(num_cpus=1, num_gpus=pool.gpus, max_restarts=-1)(RayWorker)
-    actors = [actor_class.remote() for _ in range(pool.workers)]
+async def _work(ray: Any, store: Store, actors: Sequence[Any], report: Callable[[int], None]) -> None:
     running = {actor.run.remote(): actor for actor in actors}
     while waiting := await _waiting(store):
         report(waiting)
@@ -94,10 +94,9 @@ async def _work(ray: Any, store: Store, pool: RayPool, report: Callable[[int], N
                 await asyncio.sleep(_RESTART_SECONDS)
             running[actor.run.remote()] = actor
     report(0)
-    deadline = time.monotonic() + _STOP_SECONDS
-    with suppress(ray.exceptions.RayError):
-        await asyncio.gather(*(actor.stop.remote() for actor in actors))
-    await asyncio.to_thread(ray.wait, list(running), num_returns=len(running), timeout=deadline - time.monotonic())
+    for actor in actors:
+        actor.stop.remote()  # not awaited: one that is being started anew would not answer before it is there
+    await asyncio.to_thread(ray.wait, list(running), num_returns=len(running), timeout=_STOP_SECONDS)
 
 
 async def _waiting(store: Store) -> int:
