@@ -1,6 +1,7 @@
 """A whole re-index by phases, and the rate of its backfill against the bare encoding rate of the machine.
 
     python -m loadtests.backfill [--documents 100000]
+    python -m loadtests.backfill --ray [--documents 600]     # two actors on Ray, against two ordinary workers
 
 The collection is made of short texts (some 25 words), so that a CPU encodes 100,000 of them in minutes. The bare rate
 is that of a process that encodes a sample of the same texts, packed beforehand, and does nothing else.
@@ -8,14 +9,17 @@ is that of a process that encodes a sample of the same texts, packed beforehand,
 
 import argparse
 import asyncio
+import statistics
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from loadtests import corpus
+from azimuth_client.operations import ndjson
+from loadtests import corpus, ingest
 from loadtests.figures import heading, table
 from loadtests.ingest import apart
-from loadtests.sandbox import Sandbox, sandbox
+from loadtests.sandbox import Sandbox, sandbox, until
 from loadtests.space import create
 from service.client.http_client import Client
 from service.core.collections import CollectionSettings, EmbedderSpec
@@ -86,13 +90,54 @@ def measure(place: Sandbox, count: int) -> None:
     print(f"  the end as told after the first tenth / the end as it came: {promise:.2f}")
 
 
+RAY_ROUNDS = 2
+ACTORS = "backfill --ray local --workers 2"
+
+
+def beside_ray(place: Sandbox, count: int) -> None:
+    """Two actors and two workers in turns, of one thread each: abstracts that wait when they start.
+
+    The rate counts from the first that is stored, so without the start, which has a column of its own.
+    """
+    texts = ingest.documents(None, count)
+    rates: dict[str, list[tuple[float, float]]] = {}
+    with place.api() as address, Client(address) as client:
+        for number in range(RAY_ROUNDS):
+            for way, commands in (("two workers", ["worker", "worker"]), ("two actors on Ray", [ACTORS])):
+                name = f"{way.split()[1]}-{number}"
+                client.ensure_collection(name)
+                lines = (ndjson({"id": one.id, "text": one.text}) for one in texts)
+                for outcome in client.import_batches(name, lines):
+                    assert not outcome["errors"]
+
+                def waiting(name: str = name) -> int:
+                    return int(client.call("GET", f"/v1/collections/{name}")["counts"]["pending"])
+
+                with ExitStack() as stack:
+                    begun = time.monotonic()
+                    for command in commands:
+                        stack.enter_context(place.process(command, {"AZIMUTH_THREADS": "1"}))
+                    until(lambda name=name: waiting(name) < count)  # type: ignore[misc]
+                    first, left = time.monotonic(), waiting()
+                    until(lambda name=name: waiting(name) == 0)  # type: ignore[misc]
+                    rates.setdefault(way, []).append((left / (time.monotonic() - first), first - begun))
+    (bare, _), *_ = found = [tuple(map(statistics.median, zip(*one, strict=True))) for one in rates.values()]
+    heading(f"{count:,} documents, {RAY_ROUNDS} rounds")
+    rows = [[way, rate, rate / bare, start] for way, (rate, start) in zip(rates, found, strict=True)]
+    table(["", "documents/s", "of two workers", "start to first, s"], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--documents", type=int, help="default: 100,000; with --ray 600")
+    parser.add_argument("--ray", action="store_true", help="the rate of workers on Ray")
     parser.add_argument("--folder", type=Path, help="keep everything here")
     arguments = parser.parse_args()
     with sandbox(arguments.folder) as place:
-        measure(place, arguments.documents)
+        if arguments.ray:
+            beside_ray(place, arguments.documents or 600)
+        else:
+            measure(place, arguments.documents or 100_000)
 
 
 if __name__ == "__main__":

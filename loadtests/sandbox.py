@@ -29,7 +29,7 @@ class Sandbox:
 
     @contextmanager
     def process(self, command: str, settings: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-        """`azimuth serve` or `azimuth worker`, stopped at the end. What it logs goes into the folder."""
+        """`azimuth serve`, or another command with its options, stopped at the end. It logs into the folder."""
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AZIMUTH_")},
             "AZIMUTH_DATABASE_URL": self.url,
@@ -37,8 +37,8 @@ class Sandbox:
             "AZIMUTH_LOG_LEVEL": "warning",
             **(settings or {}),
         }
-        with (self.folder / f"{command}.log").open("ab") as log:
-            process = subprocess.Popen([sys.executable, "-m", "service", command], env=environment, stderr=log)
+        with (self.folder / f"{command.split()[0]}.log").open("ab") as log:
+            process = subprocess.Popen([sys.executable, "-m", "service", *command.split()], env=environment, stderr=log)
         try:
             yield process
         finally:
