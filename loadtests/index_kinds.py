@@ -1,25 +1,23 @@
 """Which index for a million chunks? `python -m loadtests.index_kinds --documents 1000000 --folder FOLDER`.
 
-The vectors of `corpus.py` in one table as the store makes it, loaded by COPY. Each kind of index that pgvector has is
-built on it, and four HNSW indexes on a copy in four partitions. Every kind gets the smallest effort with which its
-recall@10 reaches the target, and these are then measured in turns. At last 30 % of the rows are deleted and written
-anew. What was built is kept in the folder, so that another run only measures.
+The vectors of `corpus.py` (or of other anchors: `embedded.npz` in the folder) in one table as the store makes it, and
+four partitions. Every kind gets the smallest effort with which its recall@10 reaches the target; then they are measured
+in turns. What is built is kept in the folder for another run, and for `replaced_rows.py`.
 """
 
 import argparse
 import asyncio
 import json
-import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import psycopg
 from pgvector import HalfVector
 from pgvector.psycopg import register_vector
@@ -36,13 +34,12 @@ from service.store.postgres.vectors import vector_tables
 
 SPACE = CollectionId(1), VersionNumber(1)
 TABLE = vector_tables.vector_table(*SPACE).table
-PARTS = 4
-LIMIT, K, TARGET = 100, 10, 0.95
+PARTS, BUILD_MEMORY, BATCH = 4, "2600MB", 1_000
+PART_TABLES = tuple(f"part_{at}" for at in range(PARTS))
+LIMIT, K, TARGET, QUERIES = 100, 10, 0.95, 400
 """Rows that a search asks for, and those whose recall counts."""
-BATCH = 1_000
 COPY = f"""COPY {TABLE} (collection_id, document_id, chunk, embedder_version, content_revision, starts, ends, seal,
     embedding) FROM STDIN (FORMAT binary)"""
-TYPES = ("int8", "text", "int4", "int4", "int8", "int8", "int8", "bytea", "halfvec")
 NEAREST = """SELECT document_id, embedding <=> %(vector)s AS distance FROM {table}
     ORDER BY embedding <=> %(vector)s LIMIT {limit}"""
 RESCORED = """WITH found AS MATERIALIZED (
@@ -53,13 +50,14 @@ SIGN = "binary_quantize({value})::bit(384)"
 LEVELS = f"""(binary_quantize({{value}} - {QUARTILE}) || binary_quantize({{value}})
     || binary_quantize({{value}} + {QUARTILE}))::bit(1152)"""
 M16, M24 = "hnsw ({key}) WITH (m = 16, ef_construction = 64)", "hnsw ({key}) WITH (m = 24, ef_construction = 128)"
-GRAPH, BITS = (100, 150, 200, 300, 400, 500, 600, 800, 1_000), (400, 600, 800, 1_200, 1_600, 2_400, 3_200, 4_800)
+GRAPH, BITS = (100, 150, 200, 300, 400, 600, 800, 1_000), (400, 600, 800, 1_200, 1_600, 2_400, 3_200, 4_800)
 LISTS, SMALL_GRAPHS = (2, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320), (25, 50, 75, 100, 150, 200, 300, 400, 600)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """`index`: what follows USING. `setting`: its effort, tried by `steps`. `code`: the bits that it compares."""
+    """`index`: what follows USING. `setting`: its effort, tried by `steps`. `code`: the bits that it compares. `parts`:
+    it is on the partitions. `sources`: asked at once."""
 
     name: str
     key: str
@@ -67,19 +65,16 @@ class Kind:
     steps: Sequence[int] = GRAPH
     setting: str = "hnsw.ef_search"
     code: str | None = None
-    parts: int = 0
-    at_once: bool = False
-
-    @property
-    def tables(self) -> list[str]:
-        return [f"part_{at}" for at in range(self.parts)] or [TABLE]
+    parts: bool = False
+    sources: tuple[str, ...] = (TABLE,)
 
     def indexes(self) -> Mapping[str, str]:
         """The name of each index, and the statement that builds it."""
         column = "embedding halfvec_cosine_ops"
         if self.code is not None:
             column = f"({self.code.format(value='embedding')}) bit_hamming_ops"
-        return {f"{one}_{self.key}": f"ON {one} USING {self.index.format(key=column)}" for one in self.tables}
+        tables = PART_TABLES if self.parts else (TABLE,)
+        return {f"{one}_{self.key}": f"ON {one} USING {self.index.format(key=column)}" for one in tables}
 
     def statement(self, effort: int, source: str) -> str:
         if self.code is None:
@@ -88,25 +83,21 @@ class Kind:
         return RESCORED.format(table=source, stored=stored, asked=asked, effort=effort, limit=LIMIT)
 
     def settings(self, effort: int) -> str:
-        settings: dict[str, object] = {self.setting: min(effort, 1_000), "enable_sort": "off"}
-        if self.code is not None:  # as the store scans an index of bits
-            settings |= {"hnsw.iterative_scan": "relaxed_order", "hnsw.max_scan_tuples": 400_000}
-            settings["hnsw.scan_mem_multiplier"] = 16
-        return "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
+        iterative = "off" if self.code is None else "relaxed_order"  # as the store scans
+        return f"""SELECT set_config('{self.setting}', '{min(effort, 1_000)}', true),
+            set_config('hnsw.iterative_scan', '{iterative}', true), set_config('hnsw.max_scan_tuples', '400000', true),
+            set_config('hnsw.scan_mem_multiplier', '16', true), set_config('enable_sort', 'off', true)"""
 
 
-def kinds(lists: int) -> list[Kind]:
-    """The first is what the others are compared with."""
-    ivfflat = f"ivfflat ({{key}}) WITH (lists = {lists})"
-    return [
-        Kind("hnsw, m 16", "m16", M16),
-        Kind(f"ivfflat, {lists} lists", f"ivf{lists}", ivfflat, LISTS, "ivfflat.probes"),
-        Kind("hnsw, scalar", "scalar", M16, BITS, code=LEVELS),
-        Kind("hnsw, binary", "binary", M16, BITS, code=SIGN),
-        Kind(f"{PARTS} parts, one by one", "m16", M16, SMALL_GRAPHS, parts=PARTS),
-        Kind(f"{PARTS} parts at once", "m16", M16, SMALL_GRAPHS, parts=PARTS, at_once=True),
-        Kind("hnsw, m 24", "m24", M24),
-    ]
+KINDS = [
+    Kind("hnsw, m 16", "m16", M16),  # the others are compared with it
+    Kind("ivfflat, 1,000 lists", "ivf1000", "ivfflat ({key}) WITH (lists = 1000)", LISTS, "ivfflat.probes"),
+    Kind("hnsw, scalar", "scalar", M16, BITS, code=LEVELS),
+    Kind("hnsw, binary", "binary", M16, BITS, code=SIGN),
+    Kind(f"{PARTS} parts, one by one", "m16", M16, SMALL_GRAPHS, parts=True, sources=("parts",)),
+    Kind(f"{PARTS} parts at once", "m16", M16, SMALL_GRAPHS, parts=True, sources=PART_TABLES),
+    Kind("hnsw, m 24", "m24", M24),
+]
 
 
 @dataclass
@@ -116,6 +107,7 @@ class Bench:
     folder: Path
     server: EmbeddedServer
     stored: Vectors
+    anchors: Vectors
     asked: Vectors
     built: dict[str, dict[str, float]]
 
@@ -135,23 +127,23 @@ class Bench:
             started = time.perf_counter()
             copy(connection, enumerate(self.stored))
             self.keep("COPY", seconds=time.perf_counter() - started)
+            if parts:
+                connection.execute(
+                    f"CREATE TABLE parts (LIKE {TABLE} INCLUDING STORAGE) PARTITION BY HASH (document_id)"
+                )
+                for at, part in enumerate(PART_TABLES):
+                    values = f"FOR VALUES WITH (MODULUS {PARTS}, REMAINDER {at})"
+                    connection.execute(f"CREATE TABLE {part} PARTITION OF parts {values}")
+                connection.execute(f"INSERT INTO parts SELECT * FROM {TABLE}")
             connection.execute("VACUUM ANALYZE")
-            if not parts:
-                return
-            connection.execute(f"CREATE TABLE parts (LIKE {TABLE} INCLUDING STORAGE) PARTITION BY HASH (document_id)")
-            for at in range(PARTS):
-                values = f"FOR VALUES WITH (MODULUS {PARTS}, REMAINDER {at})"
-                connection.execute(f"CREATE TABLE part_{at} PARTITION OF parts {values}")
-            connection.execute(f"INSERT INTO parts SELECT * FROM {TABLE}")
-            connection.execute("VACUUM ANALYZE parts")
 
-    def build(self, kind: Kind, memory_mb: int) -> None:
+    def build(self, kind: Kind) -> None:
         for name, statement in kind.indexes().items():
             if name in self.built:
                 continue
             started, processor = time.perf_counter(), self.processor_seconds()
             with self.connection() as connection:
-                connection.execute(f"SET maintenance_work_mem = '{memory_mb}MB'")
+                connection.execute(f"SET maintenance_work_mem = '{BUILD_MEMORY}'")
                 connection.execute(f"DROP INDEX IF EXISTS {name}")
                 connection.execute(f"CREATE INDEX {name} {statement}")
                 seconds = time.perf_counter() - started
@@ -167,47 +159,46 @@ class Bench:
     def processor_seconds(self) -> float:
         """Of all processes of the server that have ended."""
         postmaster = (self.server.folder / "postmaster.pid").read_text().split()[0]
-        fields = Path(f"/proc/{postmaster}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+        times = psutil.Process(int(postmaster)).cpu_times()
+        return float(times.children_user + times.children_system)
 
     @contextmanager
     def search(self, kind: Kind, effort: int) -> Iterator[Callable[[int], tuple[float, list[int]]]]:
         """The seconds of one query and what it found. The planner sees no other index than those of the kind."""
-        with self.connection() as connection, ThreadPoolExecutor(max(1, kind.parts)) as threads:
-            connection.execute(
+        with ExitStack() as opened, ThreadPoolExecutor(PARTS) as threads:
+            connections = [opened.enter_context(self.connection()) for _ in kind.sources]
+            connections[0].execute(
                 """UPDATE pg_index SET indisvalid = relname = ANY (%s) FROM pg_class
                 WHERE pg_class.oid = indexrelid AND relname = ANY (%s) AND indisvalid <> (relname = ANY (%s))""",
                 (list(kind.indexes()), list(self.built), list(kind.indexes())),
             )
-            local = threading.local()
 
-            def ask(source: str, vector: HalfVector) -> list[Any]:
-                if not hasattr(local, "connection"):
-                    local.connection = psycopg.connect(self.server.url)
-                    register_vector(local.connection)
-                cursor = local.connection.cursor(binary=True)
-                with local.connection.pipeline():
-                    local.connection.execute(kind.settings(effort))
+            def ask(connection: psycopg.Connection, source: str, vector: HalfVector) -> list[Any]:
+                cursor = connection.cursor(binary=True)
+                with connection.pipeline():
+                    connection.execute(kind.settings(effort))
                     cursor.execute(kind.statement(effort, source), {"vector": vector})
-                local.connection.rollback()
                 return list(cursor.fetchall())
 
             def one(query: int) -> tuple[float, list[int]]:
-                vector = HalfVector(self.asked[query])
-                started = time.perf_counter()
-                if kind.at_once:
-                    found = threads.map(lambda own: ask(own, vector), kind.tables)
-                    rows = sorted((row for part in found for row in part), key=lambda row: row[1])[:LIMIT]
-                else:
-                    rows = ask("parts" if kind.parts else TABLE, vector)
+                vector, started = HalfVector(self.asked[query]), time.perf_counter()
+                found = threads.map(ask, connections, kind.sources, [vector] * PARTS)
+                rows = sorted((row for part in found for row in part), key=lambda row: row[1])[:LIMIT]
                 return time.perf_counter() - started, [int(row[0][4:]) for row in rows]
 
             yield one
 
+    def measure(self, kind: Kind, effort: int, true: list[list[int]], step: slice = slice(None)) -> list[list[float]]:
+        """Of each of these queries recall@10, recall@100 and seconds."""
+        with self.search(kind, effort) as search:
+            search(0)
+            answers = [(true[at], *search(at)) for at in range(len(true))[step]]
+        return [[*(len(set(found[:k]) & set(best[:k])) / k for k in (K, LIMIT)), took] for best, took, found in answers]
+
 
 def copy(connection: psycopg.Connection, rows: Iterable[tuple[int, Any]]) -> None:
     with connection.cursor() as cursor, cursor.copy(COPY) as writer:
-        writer.set_types(TYPES)
+        writer.set_types(("int8", "text", "int4", "int4", "int8", "int8", "int8", "bytea", "halfvec"))
         for number, vector in rows:
             value = HalfVector(vector)
             seal = vector_tables.seal(*SPACE, value)
@@ -227,141 +218,79 @@ def truth(stored: Vectors, asked: Vectors) -> list[list[int]]:
     return found
 
 
-def recall(found: Sequence[list[int]], true: Sequence[list[int]], k: int) -> float:
-    return sum(len(set(own[:k]) & set(best[:k])) for own, best in zip(found, true, strict=True)) / (k * len(true))
+def figures(measured: Sequence[Sequence[float]]) -> list[float]:
+    """Recall@10, recall@100, p50 and p95."""
+    near, wide, seconds = zip(*measured, strict=True)
+    return [sum(near) / len(near), sum(wide) / len(wide), median(seconds), percentile(seconds, 0.95)]
 
 
-def tried(bench: Bench, kind: Kind, effort: int, true: list[list[int]]) -> list[float]:
-    """Recall@10, recall@100, p50 and p95 over all queries."""
-    with bench.search(kind, effort) as search:
-        search(0)
-        seconds, found = zip(*map(search, range(len(true))), strict=True)
-    return [*(recall(found, true, k) for k in (K, LIMIT)), median(seconds), percentile(seconds, 0.95)]
-
-
-def sweep(bench: Bench, kind: Kind, true: list[list[int]]) -> tuple[int, list[Sequence[object]]]:
-    """The smallest effort that reaches the target, or the largest; a row for each that was tried."""
-    rows: list[Sequence[object]] = []
+def sweep(bench: Bench, kind: Kind, true: list[list[int]]) -> int:
+    """The smallest effort that reaches the target, or the largest."""
     for effort in kind.steps:
-        rows.append([kind.name, effort, *(own := tried(bench, kind, effort, true))])
-        print(rows[-1], flush=True)
-        if own[0] >= TARGET:
+        found = figures(bench.measure(kind, effort, true))
+        print(f"{kind.name}, {effort}: " + " ".join(f"{one:.3f}" for one in found), flush=True)
+        if found[0] >= TARGET:
             break
-    return effort, rows
+    return effort
 
 
-def compare(bench: Bench, chosen: Mapping[Kind, int], true: list[list[int]], rounds: int) -> None:
-    """All kinds in turns, a tenth of the queries at a time; each query as often as there are rounds."""
-    seconds: dict[Kind, list[float]] = {kind: [] for kind in chosen}
-    found: dict[Kind, dict[int, list[int]]] = {kind: {} for kind in chosen}
-    for turn in range(10 * rounds):
+def compare(bench: Bench, chosen: Mapping[Kind, int], true: list[list[int]]) -> None:
+    """All kinds in turns, a tenth of the queries at a time, each query twice."""
+    measured: dict[Kind, list[list[float]]] = {kind: [] for kind in chosen}
+    for turn in range(20):
         for kind, effort in chosen.items():
-            with bench.search(kind, effort) as search:
-                search(turn % 10)
-                for query in range(turn % 10, len(true), 10):
-                    took, found[kind][query] = search(query)
-                    seconds[kind].append(took)
-    base: list[float] = []
-    rows: list[Sequence[object]] = []
+            measured[kind] += bench.measure(kind, effort, true, slice(turn % 10, None, 10))
+    base, rows = figures(measured[next(iter(chosen))]), []
     for kind, effort in chosen.items():
-        built = [bench.built[name] for name in kind.indexes()]
+        own, built = figures(measured[kind]), [bench.built[name] for name in kind.indexes()]
         costs = [sum(one[unit] for one in built) for unit in ("seconds", "processor", "mb")]
-        times = [median(seconds[kind]), percentile(seconds[kind], 0.95)]
-        base = base or times
-        ratios = [own / other for own, other in zip(times, base, strict=True)]
-        recalls = [recall([found[kind][query] for query in range(len(true))], true, k) for k in (K, LIMIT)]
-        rows.append([kind.name, effort, *recalls, *times, *ratios, *costs])
+        rows.append([kind.name, effort, *own, own[2] / base[2], own[3] / base[3], *costs])
     heading(f"{len(bench.stored):,} rows, {len(true)} queries, {LIMIT} rows wanted, in turns: ms, s, MB")
     columns = ["index", "effort", f"recall@{K}", f"recall@{LIMIT}", "p50", "p95", "ratio", "ratio"]
     table([*columns, "build", "processor", "size"], rows)
 
 
-def replace(bench: Bench, kind: Kind, effort: int, fresh: Vectors) -> None:
-    """Before, after as many rows were deleted and written anew as the store does, and after a VACUUM."""
-    gone = np.random.default_rng(SEED).permutation(len(bench.stored))[: len(fresh)]
-    rows: list[Sequence[object]] = []
-
-    def measure(when: str, seconds: float) -> None:
-        rows.append([when, seconds, effort, *tried(bench, kind, effort, truth(bench.stored, bench.asked))])
-
-    def write(batch: slice) -> None:
-        with bench.connection() as connection, connection.transaction():
-            ids = [f"doc-{at:07d}" for at in gone[batch]]
-            connection.execute(f"DELETE FROM {TABLE} WHERE collection_id = 1 AND document_id = ANY (%s)", (ids,))
-            copy(connection, zip(gone[batch].tolist(), fresh[batch], strict=True))
-
-    with bench.connection() as connection:
-        for name in set(bench.built) - set(kind.indexes()) - {"COPY"}:
-            connection.execute(f"DROP INDEX IF EXISTS {name}")
-        connection.execute(f"ALTER TABLE {TABLE} SET (autovacuum_enabled = false)")
-        measure("before", 0)
-        started = time.perf_counter()
-        with ThreadPoolExecutor(2) as threads:
-            list(threads.map(write, [slice(at, at + BATCH) for at in range(0, len(gone), BATCH)]))
-        bench.stored = np.array(bench.stored)
-        bench.stored[gone] = fresh.astype(np.float16)
-        measure("replaced", time.perf_counter() - started)
-        started = time.perf_counter()
-        connection.execute(f"VACUUM {TABLE}")
-        measure("vacuumed", time.perf_counter() - started)
-    heading(f"{len(gone):,} rows replaced, then vacuumed; ms")
-    table(["rows", "seconds", "effort", f"recall@{K}", f"recall@{LIMIT}", "p50", "p95"], rows)
-
-
-async def embed(folder: Path, queries: int) -> tuple[Vectors, Vectors]:
+async def embed(folder: Path) -> tuple[Vectors, Vectors]:
     """The vectors of the anchors of the corpus, and of queries."""
     models = components.model_registry(settings_in(folder))
     encoder = await models.get(models.resolve(EmbedderSpec()))
-    own = await asyncio.to_thread(corpus.build, encoder, queries, SEED)
+    own = await asyncio.to_thread(corpus.build, encoder, QUERIES, SEED)
     asked = await asyncio.to_thread(encoder.encode, own.queries, "query")
     await models.close()
     return own.vectors, asked
 
 
-def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    arguments.add_argument("--documents", type=int, default=100_000)
-    arguments.add_argument("--queries", type=int, default=400)
-    arguments.add_argument("--lists", type=int, default=1_000, help="of ivfflat")
-    arguments.add_argument("--memory", type=int, default=2_600, help="maintenance_work_mem of a build, MB")
-    arguments.add_argument("--rounds", type=int, default=2)
-    arguments.add_argument("--replaced", type=float, default=0.3, help="share of the rows, after everything else")
-    arguments.add_argument(
-        "--without", nargs="*", default=[], help="kinds that are left out: m16, m24, scalar, parts ..."
-    )
-    arguments.add_argument("--only-build", action="store_true")
-    arguments.add_argument("--folder", type=Path, required=True)
-    chosen = arguments.parse_args()
-    vectors, embedded, kept = (chosen.folder / name for name in ("vectors.npy", "embedded.npz", "built.json"))
+@contextmanager
+def opened(folder: Path, documents: int) -> Iterator[Bench]:
+    """What is kept in the folder, or new: vectors, database, and what was built in it."""
+    vectors, embedded, kept = (folder / name for name in ("vectors.npy", "embedded.npz", "built.json"))
     if not embedded.exists():
-        anchors, asked = asyncio.run(embed(chosen.folder, chosen.queries))
+        anchors, asked = asyncio.run(embed(folder))
         np.savez(embedded, anchors=anchors, asked=asked)
-    texts = np.load(embedded)
-    generator = np.random.default_rng(SEED)
+    texts, generator = np.load(embedded), np.random.default_rng(SEED)
     if not vectors.exists():
-        rows = [corpus.variations(texts["anchors"], 1_000, generator)[1] for _ in range(chosen.documents // 1_000)]
-        np.save(vectors, np.concatenate(rows, dtype=np.float16, casting="same_kind"))
-    with EmbeddedServer(chosen.folder / "postgres") as server:
+        rows = (corpus.variations(texts["anchors"], BATCH, generator)[1] for _ in range(documents // BATCH))
+        np.save(vectors, np.concatenate([part.astype(np.float16) for part in rows]))
+    with EmbeddedServer(folder / "postgres") as server:
         with psycopg.connect(server.url) as connection:
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
         built = json.loads(kept.read_text()) if kept.exists() else {}
-        bench = Bench(chosen.folder, server, np.load(vectors, mmap_mode="r"), texts["asked"], built)
-        known = [kind for kind in kinds(chosen.lists) if ("parts" if kind.parts else kind.key) not in chosen.without]
-        bench.load(any(kind.parts for kind in known))
-        for kind in known:
-            bench.build(kind, chosen.memory)
-        if chosen.only_build:
-            return
+        yield Bench(folder, server, np.load(vectors, mmap_mode="r"), texts["anchors"], texts["asked"], built)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    arguments.add_argument("--documents", type=int, default=100_000)
+    arguments.add_argument("--without", nargs="*", default=[], help="of the kinds: m24, scalar, parts ...")
+    arguments.add_argument("--folder", type=Path, required=True)
+    chosen = arguments.parse_args()
+    kinds = [kind for kind in KINDS if ("parts" if kind.parts else kind.key) not in chosen.without]
+    with opened(chosen.folder, chosen.documents) as bench:
+        bench.load(any(kind.parts for kind in kinds))
+        for kind in kinds:
+            bench.build(kind)
         true = truth(bench.stored, bench.asked)
-        swept = {kind: sweep(bench, kind, true) for kind in known}
-        heading("Efforts tried: recall and ms")
-        columns = ["index", "effort", f"recall@{K}", f"recall@{LIMIT}", "p50", "p95"]
-        table(columns, [row for _, rows in swept.values() for row in rows])
-        compare(bench, {kind: effort for kind, (effort, _) in swept.items()}, true, chosen.rounds)
-        if chosen.replaced:
-            count = int(chosen.replaced * len(bench.stored))
-            fresh = corpus.variations(texts["anchors"], count, np.random.default_rng(SEED + 1))[1]
-            replace(bench, known[0], swept[known[0]][0], fresh)
+        compare(bench, {kind: sweep(bench, kind, true) for kind in kinds}, true)
 
 
 if __name__ == "__main__":
