@@ -166,7 +166,7 @@ def test_a_command_that_cannot_work_ends_with_one_clear_line(
     )
     assert done.returncode == code, done.stderr
     assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
     assert "secret" not in done.stderr
 
 
