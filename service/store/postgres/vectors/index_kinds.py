@@ -26,11 +26,6 @@ SQL = sql_files.load("index_kinds")
 
 _GRAPH_BYTES_PER_ROW, _GRAPH_BYTES_PER_LINK = 160, 40
 """What pgvector holds of a row beside its vector while it builds a graph: headers, neighbours and their distances."""
-_CHORD_OPTIONS = """residual_quantization = false
-[build.internal]
-spherical_centroids = true
-lists = [{}]
-"""
 _SAMPLED = 50
 """Rows for each list that pgvector clusters."""
 
