@@ -59,6 +59,7 @@ async def test_more_effort_finds_more_and_a_filter_is_kept(pool: Pool, kind: Ind
     found = [await recall(DensePlan(kind="hnsw", ef_search=effort)) for effort in (10, 100, 1_000)]
     assert found == sorted(found)
     assert found[-1] >= 0.99
+    assert kind != "ivfflat" or found[0] < 1  # one list: the index answers, and not a scan of the table
     assert await recall(DensePlan(kind="hnsw", ef_search=1_000, selectivity=0.5), filtered=True) >= 0.99
     iterative = DensePlan(kind="hnsw_iterative", ef_search=100, selectivity=0.5, max_scan_tuples=ROWS)
     assert await recall(iterative, filtered=True) >= 0.9
