@@ -72,7 +72,7 @@ def test_a_newer_major_version_has_all_that_the_older_one_had(scratch: Path, way
         before = contents(machine)
         key = machine.send("POST", "/v1/keys", json={"role": "admin"}).json()["secret"]
         if way == "dump":
-            azimuth(machine, "backup", str(scratch / "backup"))
+            azimuth(machine, "backup", str(scratch / f"{way}-backup"))
     after = Machine(scratch / way, DATABASE_URL=new.url, KEY=key, **SETTINGS)
     after.http.headers["Authorization"] = f"Bearer {key}"
     if way == "pg_upgrade":
@@ -81,7 +81,7 @@ def test_a_newer_major_version_has_all_that_the_older_one_had(scratch: Path, way
         new.run("pg_upgrade", "--link", "--username=postgres", *programs_of, *data_of)
     with new.started():
         if way == "dump":
-            azimuth(after, "restore", str(scratch / "backup"))
+            azimuth(after, "restore", str(scratch / f"{way}-backup"))
         after.execute("ALTER EXTENSION vector UPDATE")
         after.start()
         try:
