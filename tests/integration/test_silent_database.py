@@ -1,6 +1,7 @@
 """A database that no longer answers and breaks nothing: calls end, new ones fail at once, and it heals by itself."""
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
@@ -170,3 +171,13 @@ async def test_driving_versions_makes_no_new_connections(pool: Pool, monkeypatch
         assert await stack.enter_async_context(world.versions.transition_lock(world.version))
         assert not await stack.enter_async_context(world.versions.transition_lock(world.version))
     assert made == 0
+
+
+async def test_a_pool_that_closes_while_the_database_is_asked_logs_no_error(
+    fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await open_through(fault.proxy):
+        fault.begin()
+        await asyncio.sleep(0.7)  # it is asked every half second, and given longer to answer
+    gc.collect()  # errors that nobody asked for are logged now
+    assert [record for record in caplog.records if record.name == "asyncio"] == []

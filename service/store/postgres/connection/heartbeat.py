@@ -178,7 +178,9 @@ class Heartbeat:
             elif silent:
                 task.cancel()
             await asyncio.wait([task])
-        if not task.cancelled() and task.exception() is None:
+            # Asked for here: where this call is cancelled, too, asyncio would log an error that nobody asked for.
+            failed = task.cancelled() or task.exception() is not None
+        if not failed:
             return True
         self._refused = not silent
         if self._connection is not None:
