@@ -107,7 +107,9 @@ def _start(memory_bytes: int, background: bool) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | (_ONE_THREAD if background else {}),
-        start_new_session=True,  # an interrupt from the keyboard is for this process, which then ends the child
+        # An interrupt from the keyboard is for this process, which then ends the child. In a session of its own Linux
+        # would give the child as much of the cores as this process has, whatever its priority (autogroup).
+        process_group=0,
     )
 
 

@@ -56,3 +56,11 @@ async def test_a_killed_child_is_an_error() -> None:
         os.kill(await process.run(os.getpid), signal.SIGKILL)
         with pytest.raises((EOFError, BrokenPipeError)):
             await process.run(os.getpid)
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_its_priority_counts_beside_this_process_and_interrupts_pass_it_by(background: bool) -> None:
+    with ChildProcess(background=background) as child:
+        assert child.compute(os.getsid, 0) == os.getsid(0)
+        assert child.compute(os.getpgid, 0) != os.getpgid(0)
+        assert (child.compute(os.getpriority, os.PRIO_PROCESS, 0) > os.getpriority(os.PRIO_PROCESS, 0)) == background
