@@ -14,7 +14,7 @@ from service.store.postgres.collections import PostgresCollections
 from service.store.postgres.connection.pool import Connection, Pool
 from service.store.postgres.store import Store
 from service.store.postgres.vectors import vector_tables
-from service.store.postgres.vectors.hnsw import COUNTED_ROWS, space_status
+from service.store.postgres.vectors.vector_index import COUNTED_ROWS, space_status
 from service.store.postgres.versions.versions import PostgresVersions
 from tests.contract.test_collections import CANARY, IDENTITY, NOW, SETTINGS, create, open_snapshot, until, value
 from tests.storages import sealed
@@ -99,10 +99,7 @@ async def test_a_space_that_goes_while_it_is_looked_at_is_not_found() -> None:
     """Its row of the catalogue is still seen, and its size is NULL: too short a moment to be met on purpose."""
 
     class Dropped:
-        async def execute(self, *_: object) -> "Dropped":
-            return self
-
-        async def fetchone(self) -> tuple[None, bool, None, dict[str, int]]:
+        async def fetch_one(self, *_: object) -> tuple[None, bool, None, dict[str, int]]:
             return None, False, None, {}
 
     with pytest.raises(VersionNotFound):

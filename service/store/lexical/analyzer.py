@@ -147,10 +147,8 @@ class LanguageAnalyzer:
         if has_run(text):
             found = TOKENS.finditer(text)
             return (one for one in found if one.lastgroup or not only.isdisjoint(self.terms_within(one.group())))
-        words = list(set(all_words(text)))
-        unlike = map(only.isdisjoint, map(self.terms_within, words))
-        places = chain.from_iterable(places_of(word, text) for word, no in zip(words, unlike, strict=True) if not no)
-        return sorted(places, key=lambda match: match.start())
+        words = (word for word in set(all_words(text)) if not only.isdisjoint(self.terms_within(word)))
+        return sorted(chain.from_iterable(places_of(word, text) for word in words), key=lambda match: match.start())
 
     def terms(self, text: str) -> list[str]:
         """Every term, in order."""

@@ -20,7 +20,7 @@ from service.store.postgres.connection.pool import Adapter, retrying
 from service.store.postgres.filters import indexed_fields
 from service.store.postgres.filters.filter_sql import predicate
 from service.store.postgres.rows import collection_of
-from service.store.postgres.vectors import hnsw, vector_tables
+from service.store.postgres.vectors import vector_index, vector_tables
 
 SQL = sql_files.load("collections")
 
@@ -163,6 +163,6 @@ class PostgresCollections(Adapter):
         values = {**condition.values, "id": collection.id, "version": collection.active_version}
         async with self._pool.connection() as connection:
             ((documents, pending, failed),) = await connection.fetch_all(query, values)
-            status = await hnsw.space_status(connection, collection.id, collection.active_version)
+            status = await vector_index.space_status(connection, collection.id, collection.active_version)
         chunks = status.rows if within is None else None
         return CollectionCounts(documents=documents, chunks=chunks, pending=pending, failed=failed)

@@ -30,7 +30,7 @@ PART_BYTES = 2**19
 async def check_accepts_vectors(connection: Connection, version: EmbedderVersion) -> None:
     """VersionNotFound where the version takes no vectors of clients, or no longer."""
     values = {**version_key(version), "external": EXTERNAL}
-    if await (await connection.execute(SQL.accepts_vectors, values)).fetchone() is None:
+    if await connection.fetch_one(SQL.accepts_vectors, values) is None:
         raise VersionNotFound(f"The embedder version {version.number} takes no vectors from clients.")
 
 
@@ -53,7 +53,7 @@ async def store(
     query = on_table(SQL.store, version, type=sql.SQL(layout_of(version).type))
     stored: list[DocumentId] = []
     for values in await off_loop(0, lambda: list(_columns(version, with_vectors, content_revisions))):
-        stored += [row[0] for row in await (await connection.execute(query, {**key, **values})).fetchall()]
+        stored += [id_ for (id_,) in await connection.fetch_all(query, {**key, **values})]
     return frozenset(stored)
 
 

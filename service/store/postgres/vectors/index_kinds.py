@@ -102,11 +102,10 @@ def build_bytes(version: EmbedderVersion, rows: int, bits: int) -> int:
 
 async def require(connection: Connection, kind: IndexKind) -> None:
     """Invalid where the server cannot build this kind; the message names those that it can."""
-    rows = await (await connection.execute(SQL.present, {"kinds": list(_KINDS)})).fetchall()
-    present = [name for (name,) in rows]
+    present = [name for (name,) in await connection.fetch_all(SQL.present, {"kinds": list(_KINDS)})]
     if kind not in present:
         extension = _KINDS[kind].extension
         known = ", ".join(present)
-        ((available,),) = await (await connection.execute(SQL.available, {"extension": extension})).fetchall()
+        ((available,),) = await connection.fetch_all(SQL.available, {"extension": extension})
         remedy = f"run CREATE EXTENSION {extension} CASCADE" if available else f"install {extension} on the server"
         raise Invalid.at("index.kind", f"{kind} is not in this database, which has {known}: {remedy}")

@@ -32,7 +32,7 @@ from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Adapter, Connection, Pool, Values, retrying
 from service.store.postgres.filters.filter_sql import Predicate, predicate
 from service.store.postgres.rows import text_array
-from service.store.postgres.vectors import hnsw
+from service.store.postgres.vectors import vector_index
 from service.store.postgres.vectors.index_kinds import kind_of
 from service.store.postgres.vectors.vector_tables import (
     StorageLayout,
@@ -187,7 +187,7 @@ class PostgresVectors(Adapter):
         """
         query = on_table(SQL.sample, version)
         async with self._pool.connection() as connection:
-            status = await hnsw.space_status(connection, version.collection_id, version.number)
+            status = await vector_index.space_status(connection, version.collection_id, version.number)
         percent = min(100.0, 100.0 * _SAMPLED_PAGES * size / max(1, status.rows))
         while len(rows := await self._fetch(version, query, {"percent": percent, "size": size})) < size:
             if percent == 100.0:

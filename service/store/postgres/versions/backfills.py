@@ -19,7 +19,7 @@ from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.pool import Adapter, retrying
 from service.store.postgres.queue import OVERWRITE
 from service.store.postgres.rows import version_key
-from service.store.postgres.vectors.hnsw import space_status
+from service.store.postgres.vectors.vector_index import space_status
 from service.store.postgres.vectors.vector_tables import on_table, vector_table_of
 from service.store.postgres.versions import backfill_rate
 

@@ -15,7 +15,7 @@ from service.core.versions import EmbedderVersion, SpaceStatus, VersionState
 from service.store.postgres.connection import sql_files
 from service.store.postgres.connection.advisory_lock import transition_lock
 from service.store.postgres.rows import version_of
-from service.store.postgres.vectors import hnsw, vector_tables
+from service.store.postgres.vectors import vector_index, vector_tables
 from service.store.postgres.versions.version_transitions import COLUMNS, SELECT, VersionTransitions
 
 SQL = sql_files.load("versions")
@@ -50,8 +50,8 @@ class PostgresVersions(VersionTransitions):
 
     async def status(self, version: EmbedderVersion) -> SpaceStatus:
         async with self._pool.connection() as connection:
-            status = await hnsw.space_status(connection, version.collection_id, version.number)
-        return dataclasses.replace(status, indexable=hnsw.indexable(version))
+            status = await vector_index.space_status(connection, version.collection_id, version.number)
+        return dataclasses.replace(status, indexable=vector_index.indexable(version))
 
     async def build_index(self, version: EmbedderVersion) -> bool:
         """True: there is a valid index now. False: another process builds it, or vectors of this length have none.
@@ -59,16 +59,16 @@ class PostgresVersions(VersionTransitions):
         Takes minutes for millions of rows, beside reading and writing. TimedOut where it was cancelled (the version is
         being retired or the collection deleted); what an unfinished build leaves is dropped by the next one.
         """
-        if not hnsw.indexable(version):
+        if not vector_index.indexable(version):
             return False
-        async with hnsw.build_lock(self._pool, version) as locked, self._pool.dedicated() as connection:
+        async with vector_index.build_lock(self._pool, version) as locked, self._pool.dedicated() as connection:
             if not locked:
                 return False
-            status = await hnsw.space_status(connection, version.collection_id, version.number)
+            status = await vector_index.space_status(connection, version.collection_id, version.number)
             if status.indexed:
                 return True
-            await hnsw.set_build_memory(connection, version, status.rows)
+            await vector_index.set_build_memory(connection, version, status.rows)
             with vector_tables.missing_table(version.number):
-                await hnsw.build(connection, version, status.rows)
+                await vector_index.build(connection, version, status.rows)
                 await connection.execute(vector_tables.analyze(version))
         return True

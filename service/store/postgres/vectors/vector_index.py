@@ -18,7 +18,7 @@ from service.store.postgres.vectors.vector_tables import missing_table, vector_t
 
 _logger = logging.getLogger(__name__)
 
-SQL = sql_files.load("hnsw")
+SQL = sql_files.load("vector_index")
 
 COUNTED_ROWS = 20_000
 """Up to here rows are counted (a few milliseconds); beyond, an estimate that is off by some percent is good enough."""
@@ -36,7 +36,7 @@ async def space_status(connection: Connection, collection_id: CollectionId, numb
     """Rows are counted where the table is small, estimated where it is large. VersionNotFound where it is gone."""
     names = vector_table(collection_id, number)
     values = {"table": names.table, "index": names.index, "collection_id": collection_id, "number": number}
-    row = await (await connection.execute(SQL.space_status, values)).fetchone()
+    row = await connection.fetch_one(SQL.space_status, values)
     # No estimate: the table was dropped since the statement began, so that its size is not known any more.
     if row is None or row[0] is None:
         raise VersionNotFound(f"The embedder version {number} has no table.")
@@ -46,7 +46,7 @@ async def space_status(connection: Connection, collection_id: CollectionId, numb
         return SpaceStatus(rows=rows, indexed=indexed, chunks_per_document=1 / firsts, ef_settings=ef_settings)
     count = sql.SQL("SELECT count(*), count(*) FILTER (WHERE chunk = 0) FROM {}").format(names.table_identifier)
     with missing_table(number):
-        ((chunks, documents),) = await (await connection.execute(count)).fetchall()
+        ((chunks, documents),) = await connection.fetch_all(count)
     chunks_per_document = chunks / documents if documents else 1.0
     return SpaceStatus(rows=chunks, indexed=indexed, chunks_per_document=chunks_per_document, ef_settings=ef_settings)
 
@@ -62,7 +62,7 @@ async def set_build_memory(connection: Connection, version: EmbedderVersion, row
     A graph that does not fit is finished on disk, an order of magnitude slower; clusters that do not fit are refused.
     """
     needed = build_bytes(version, rows, vector_tables.layout_of(version).bits)
-    ((granted, cached),) = await (await connection.execute(SQL.memory)).fetchall()
+    ((granted, cached),) = await connection.fetch_all(SQL.memory)
     most = needed if version.index.kind == "ivfflat" else max(1024 * int(granted), 1024 * int(cached) // 4)
     memory = max(_MIN_BUILD_BYTES, min(needed, most))
     await connection.execute(SQL.build_session, {"memory": f"{memory // 1024}kB"})
